@@ -1,0 +1,267 @@
+"""The configuration of a run: frozen, complete, stored with every result.
+
+Class defaults are the vetted setting. A recipe is a TOML file with any of these fields; dotted
+overrides ("teacher.kind=ema") change single ones. The sentence at each field feeds help and docs.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from selftaught.errors import ConfigError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+
+class Config(BaseModel):
+    """Base of all configuration: frozen, and unknown keys are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+# ---------------------------------------------------------------------------------------- objective
+
+
+class FullSupport(Config):
+    """Compare the two distributions over the whole vocabulary."""
+
+    kind: Literal["full"] = "full"
+
+
+class TeacherTopK(Config):
+    """Compare them over the teacher's k likeliest tokens and one bucket holding all the others."""
+
+    kind: Literal["teacher_topk"] = "teacher_topk"
+    k: int = Field(100, ge=1, description="Number of the teacher's likeliest tokens that are compared one by one.")
+
+
+Support = Annotated[FullSupport | TeacherTopK, Field(discriminator="kind")]
+
+
+class LossConfig(Config):
+    """The divergence between teacher and student at each completion token."""
+
+    divergence: Literal["forward_kl", "reverse_kl", "jsd"] = Field(
+        "forward_kl",
+        description="forward_kl = KL(teacher‖student), reverse_kl = KL(student‖teacher), jsd = Jensen–Shannon.",
+    )
+    support: Support = Field(FullSupport(), description="Which tokens of the vocabulary are compared.")
+    clip_nats: float | None = Field(
+        None, gt=0, description="Upper bound on the loss of one token; above it the token gives no gradient."
+    )
+    skip_tokens: int = Field(0, ge=0, description="Number of first completion tokens left out of the loss.")
+    chunk_tokens: int = Field(128, ge=1, description="Completion tokens projected onto the vocabulary at a time.")
+
+
+# ------------------------------------------------------------------------------------------ teacher
+
+
+class FrozenTeacher(Config):
+    """The model as it was when the run began."""
+
+    kind: Literal["frozen"] = "frozen"
+
+
+class EmaTeacher(Config):
+    """An exponential moving average of the student, held in float32."""
+
+    kind: Literal["ema"] = "ema"
+    rate: float = Field(0.02, gt=0, le=1, description="Weight of the student in each step's average.")
+
+
+class LiveTeacher(Config):
+    """The student itself, as it is now."""
+
+    kind: Literal["live"] = "live"
+
+
+Teacher = Annotated[FrozenTeacher | EmaTeacher | LiveTeacher, Field(discriminator="kind")]
+
+
+# ---------------------------------------------------------------------------------------- templates
+
+
+class PromptConfig(Config):
+    """What the teacher is shown.
+
+    Each template replaces the last user turn; `{question}` is that turn's text. Which one is used
+    depends on the row: with a document, without one, or with a document alone.
+    """
+
+    knowledge: str = Field(
+        "{context}\n\nExample of a good answer to the question \"{question}\": {demonstration}\n\n"
+        "Now answer the question in your own words: {question}",
+        description="Used when the row has a document: {context}, {demonstration}, {question}.",
+    )
+    skill: str = Field(
+        "{question}\n\nThis is an example of a good answer:\n{demonstration}\n\nNow give an answer of your own.",
+        description="Used when the row has no document: {demonstration}, {question}.",
+    )
+    document: str = Field(
+        "{context}\n\n{question}",
+        description="Used to train SFT on documents and to answer with the document alone: {context}, {question}.",
+    )
+    max_teacher_tokens: int = Field(
+        4096, ge=16, description="A longer teacher prompt is an error that names its row; nothing is ever cut."
+    )
+
+
+# ---------------------------------------------------------------------------------------- the weights
+
+
+class FullWeights(Config):
+    """Every weight is trained; the masters and the optimiser's state are float32."""
+
+    kind: Literal["full"] = "full"
+
+
+class LoraWeights(Config):
+    """Low-rank adapters are trained (peft); the model itself stays as it is."""
+
+    kind: Literal["lora"] = "lora"
+    rank: int = Field(32, ge=1, description="Rank of the adapters.")
+    alpha: float = Field(64.0, gt=0, description="Scale of the adapters; their product is multiplied by alpha/rank.")
+    targets: Literal["all-linear"] | tuple[str, ...] = Field(
+        "all-linear", description="Names of the modules that get an adapter."
+    )
+
+
+Weights = Annotated[FullWeights | LoraWeights, Field(discriminator="kind")]
+
+
+# ---------------------------------------------------------------------------------------- the rollout
+
+
+class TorchSampler(Config):
+    """The embedded sampler: batched decoding with a key-value cache, on torch."""
+
+    kind: Literal["torch"] = "torch"
+
+
+class RolloutConfig(Config):
+    """How the completions that are learned from are drawn."""
+
+    sampler: TorchSampler = Field(TorchSampler(), description="The engine that draws completions.")
+    max_new_tokens: int = Field(32, ge=1, description="A completion ends here if it has not ended itself.")
+    temperature: float = Field(1.0, ge=0, description="Sampling temperature; 0 is greedy.")
+    top_p: float = Field(1.0, gt=0, le=1, description="Sample from the likeliest tokens that hold this much mass.")
+    teacher_share: float = Field(
+        1.0, ge=0, le=1, description="Share of a batch's completions drawn from the teacher at the first step."
+    )
+    teacher_share_end: float = Field(
+        0.5, ge=0, le=1, description="Part of the run after which that share, falling linearly, has reached 0."
+    )
+
+
+# --------------------------------------------------------------------------------------------- a run
+
+
+class LearnConfig(Config):
+    """One training run."""
+
+    method: Literal["sdft", "sft"] = Field("sdft", description="Self-distillation, or plain supervised fine-tuning.")
+    steps: int = Field(90, ge=1, description="Number of optimiser steps.")
+    batch_size: int = Field(16, ge=1, description="Completions an optimiser step.")
+    learning_rate: float = Field(2e-4, gt=0, description="Peak learning rate of AdamW.")
+    schedule: Literal["cosine", "constant"] = Field("cosine", description="Learning rate after the warm-up.")
+    warmup_steps: int = Field(5, ge=0, description="Steps over which the learning rate rises from 0 to its peak.")
+    weight_decay: float = Field(0.0, ge=0, description="Decoupled weight decay of AdamW.")
+    max_grad_norm: float = Field(1.0, gt=0, description="The gradient's norm is clipped to this.")
+    weights: Weights = Field(FullWeights(), description="Which weights are trained.")
+    teacher: Teacher = Field(FrozenTeacher(), description="Which weights the teacher has.")
+    loss: LossConfig = Field(LossConfig(), description="What is minimised.")
+    rollout: RolloutConfig = Field(RolloutConfig(), description="How completions are drawn.")
+    prompts: PromptConfig = Field(PromptConfig(), description="What the teacher is shown.")
+    sft_documents: bool = Field(
+        False, description="SFT also trains on each row's document, as the answer to a request for it."
+    )
+    dtype: Literal["auto", "bfloat16", "float32"] = Field(
+        "auto", description="Compute type; auto takes bfloat16 where the processor really has it."
+    )
+    microbatch_tokens: int = Field(
+        512, ge=1, description="Padded tokens in one forward and backward pass; bounds memory, not the result."
+    )
+    prefix_cache_mib: int = Field(
+        1024, ge=0, description="Memory for the teacher's kept prompt keys and values; beyond it they are recomputed."
+    )
+    checkpoint_every: int = Field(30, ge=1, description="Steps between checkpoints.")
+    keep_checkpoints: int = Field(1, ge=1, description="Number of checkpoints kept.")
+    evaluate_every: int = Field(0, ge=0, description="Steps between evaluations along the run; 0 is never.")
+    seed: int = Field(0, ge=0, description="One seed, one result.")
+
+
+# --------------------------------------------------------------------------------- files and overrides
+
+
+def load_config(
+    recipe: Path | None = None, overrides: Sequence[str] = (), base: Mapping[str, Any] | None = None
+) -> LearnConfig:
+    """Builds a configuration from defaults, then `base`, then a recipe, then "a.b=value" overrides.
+
+    Raises:
+        ConfigError: the recipe cannot be read, a key is unknown, or a value is out of bounds.
+    """
+    tree: dict[str, Any] = merged({}, base or {})
+    where = "configuration"
+    if recipe is not None:
+        where = str(recipe)
+        tree = merged(tree, _read_toml(recipe))
+    for override in overrides:
+        tree = merged(tree, _parse_override(override))
+    try:
+        return LearnConfig.model_validate(tree)
+    except ValidationError as error:
+        raise ConfigError(f"{where}: {_first_problem(error)}") from error
+
+
+def merged(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
+    """`base` with the values of `top` laid over it, table by table.
+
+    A table that names another `kind` than the one beneath replaces it whole.
+    """
+    result = dict(base)
+    for key, value in top.items():
+        old = result.get(key)
+        if isinstance(value, Mapping) and isinstance(old, Mapping) and value.get("kind", old.get("kind")) == old.get("kind"):
+            result[key] = merged(old, value)
+        else:
+            result[key] = value
+    return result
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ConfigError(f"{path}: no such recipe file") from error
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"{path}: not a readable TOML file ({error})") from error
+
+
+def _parse_override(text: str) -> dict[str, Any]:
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise ConfigError(f"override {text!r}: write it as name=value, for example learning_rate=1e-4")
+    try:
+        parsed = tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        parsed = value  # a bare word is a string
+    for part in reversed(key.strip().split(".")):
+        parsed = {part: parsed}
+    return dict(parsed)
+
+
+def _first_problem(error: ValidationError) -> str:
+    problem = error.errors()[0]
+    name = ".".join(str(part) for part in problem["loc"]) or "value"
+    if problem["type"] == "extra_forbidden":
+        return f"unknown key {name!r}; `selftaught learn --help` and docs/configuration.md list the known ones"
+    return f"{name}: {problem['msg']} (got {problem['input']!r})"

@@ -1,0 +1,1 @@
+"""Evaluation: completions judged by scorers, and what is measured with them."""

@@ -1,0 +1,136 @@
+"""Asks a model questions and judges its answers. Greedy, so that one model gives one result."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+from selftaught.config import PromptConfig
+from selftaught.evaluate.scorers import score
+from selftaught.evaluate.statistics import Share, shares_by_group
+from selftaught.models.batching import microbatches
+from selftaught.models.load import LanguageModel
+from selftaught.models.prefill import prefill
+from selftaught.prompts import render, student_prompt, teacher_messages
+from selftaught.rollout.sampler import Completion, Sampling
+from selftaught.rollout.torch_sampler import sample
+from selftaught.types import Example, ItemResult
+
+BATCH_TOKENS = 2048  # padded prompt tokens run at a time
+
+
+def answer(
+    model: LanguageModel,
+    prompts: Sequence[Sequence[int]],
+    sampling: Sampling,
+    seeds: Sequence[int] | None = None,
+    on_progress: Callable[[int], None] | None = None,
+) -> list[Completion]:
+    """Completions of many prompts, in batches of prompts alike in length.
+
+    Args:
+        model: who answers.
+        prompts: token ids.
+        sampling: how to draw.
+        seeds: one a prompt; needed unless greedy.
+        on_progress: called with the number of prompts done after each batch.
+    """
+    completions: list[Completion | None] = [None] * len(prompts)
+    done = 0
+    for group in microbatches([len(prompt) for prompt in prompts], BATCH_TOKENS):
+        group_seeds = [seeds[index] for index in group] if seeds is not None else None
+        drawn = sample(model, prefill(model, [prompts[index] for index in group]), sampling, group_seeds)
+        for index, completion in zip(group, drawn, strict=True):
+            completions[index] = completion
+        done += len(group)
+        if on_progress is not None:
+            on_progress(done)
+    return [completion for completion in completions if completion is not None]
+
+
+def text_of(model: LanguageModel, completion: Completion) -> str:
+    """A completion as text, without its stop token."""
+    text: str = model.tokenizer.decode(completion.ids, skip_special_tokens=True)
+    return text.strip()
+
+
+def evaluate(
+    model: LanguageModel,
+    examples: Sequence[Example],
+    max_new_tokens: int = 32,
+    in_context: PromptConfig | None = None,
+    on_progress: Callable[[int], None] | None = None,
+) -> list[ItemResult]:
+    """Asks every example's question and scores the answer.
+
+    Args:
+        model: who answers.
+        examples: what is asked.
+        max_new_tokens: longest answer.
+        in_context: show the demonstration (and document) by these templates, as the teacher sees them.
+        on_progress: called with the number of answers so far.
+    """
+    tokenizer = model.tokenizer
+    if in_context is None:
+        prompts = [student_prompt(example, tokenizer) for example in examples]
+    else:
+        prompts = [render(teacher_messages(example, in_context), tokenizer) for example in examples]
+    completions = answer(model, prompts, Sampling(max_new_tokens, temperature=0.0), on_progress=on_progress)
+    texts = [text_of(model, completion) for completion in completions]
+    return [
+        ItemResult(example.id, example.group, text, score(text, example))
+        for example, text in zip(examples, texts, strict=True)
+    ]
+
+
+@dataclasses.dataclass(frozen=True)
+class Lift:
+    """Accuracy on the taught questions without and with the demonstration in context."""
+
+    without: Share
+    with_demonstration: Share
+
+    @property
+    def value(self) -> float:
+        """What the demonstration adds."""
+        return self.with_demonstration.value - self.without.value
+
+    @property
+    def warning(self) -> str | None:
+        """Why self-distillation will not teach much here; None if it can."""
+        if self.without.value >= 0.9:
+            return f"the model already answers {self.without.value:.0%} of these questions: there is little to learn"
+        if self.value < 0.2:
+            return (
+                f"the demonstration lifts accuracy by only {100 * self.value:.0f} points: self-distillation cannot "
+                "teach what the model cannot use in context; try a larger model, or other demonstrations or templates"
+            )
+        return None
+
+    def as_dict(self) -> dict[str, object]:
+        """For a report."""
+        return {
+            "without": self.without.as_dict(),
+            "with": self.with_demonstration.as_dict(),
+            "lift": self.value,
+            "warning": self.warning,
+        }
+
+
+def check_lift(model: LanguageModel, examples: Sequence[Example], prompts: PromptConfig, max_new_tokens: int = 32) -> Lift:
+    """Measures the lift over the examples that are taught."""
+    taught = [example for example in examples if example.split == "train"]
+    return Lift(
+        _overall(evaluate(model, taught, max_new_tokens)),
+        _overall(evaluate(model, taught, max_new_tokens, in_context=prompts)),
+    )
+
+
+def accuracy_by_group(results: Sequence[ItemResult]) -> dict[str, dict[str, float]]:
+    """Accuracy of each group, for a report."""
+    return {group: share.as_dict() for group, share in shares_by_group(results).items()}
+
+
+def _overall(results: Sequence[ItemResult]) -> Share:
+    return Share(sum(result.correct for result in results), len(results))
+

@@ -1,0 +1,150 @@
+"""Files that are written whole or not at all, and are verified when read."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from selftaught.errors import ArtifactError
+
+MANIFEST = "manifest.json"
+
+
+def sha256_of(path: Path) -> str:
+    """Hexadecimal SHA-256 of a file's content."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _sync(path: Path) -> None:
+    """Asks the disk to keep a file, or a folder's entries, before we go on."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a text file whole or not at all.
+
+    Raises:
+        ArtifactError: the disk is full or the place cannot be written.
+    """
+    with _readable_write_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            os.chmod(name, 0o644)
+            os.replace(name, path)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+        _sync(path.parent)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes a JSON file whole or not at all."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Reads a JSON file of ours.
+
+    Raises:
+        ArtifactError: it is missing or not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ArtifactError(f"{path}: cannot be read ({error}); it is missing or damaged") from error
+
+
+@contextmanager
+def whole_directory(path: Path) -> Iterator[Path]:
+    """Yields an empty folder that becomes `path`, with a manifest of hashes, when the block ends well.
+
+    If the block raises, or the process dies in it, `path` is as it was before. An older `path` is
+    replaced: for an instant between two renames it lies beside it under a hidden name, from which
+    `recover_directory` brings it back.
+
+    Raises:
+        ArtifactError: the disk is full or the place cannot be written.
+    """
+    aside = path.with_name(f".{path.name}.old")
+    with _readable_write_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        recover_directory(path)
+        draft = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
+        try:
+            yield draft
+            write_json(draft / MANIFEST, {name: sha256_of(draft / name) for name in _members(draft)})
+            for name in _members(draft):
+                os.chmod(draft / name, 0o644)
+                _sync(draft / name)
+            os.chmod(draft, 0o755)
+            if path.exists():
+                os.replace(path, aside)
+            os.replace(draft, path)
+            _sync(path.parent)
+        except BaseException:
+            shutil.rmtree(draft, ignore_errors=True)
+            recover_directory(path)
+            raise
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def recover_directory(path: Path) -> None:
+    """Brings `path` back after a process died between the two renames of `whole_directory`."""
+    aside = path.with_name(f".{path.name}.old")
+    if aside.exists():
+        if path.exists():
+            shutil.rmtree(aside, ignore_errors=True)
+        else:
+            os.replace(aside, path)
+    for draft in path.parent.glob(f".{path.name}.*.tmp"):
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def verify_directory(path: Path) -> None:
+    """Checks every file of a folder against its manifest.
+
+    Raises:
+        ArtifactError: a file is missing or has changed.
+    """
+    manifest = read_json(path / MANIFEST)
+    for name, digest in manifest.items():
+        if not (path / name).is_file():
+            raise ArtifactError(f"{path}: {name} is missing; delete this folder and make it again")
+        if sha256_of(path / name) != digest:
+            raise ArtifactError(f"{path}: {name} is damaged (its hash differs); delete this folder and make it again")
+
+
+def _members(folder: Path) -> list[str]:
+    files = (p for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST)
+    return sorted(str(p.relative_to(folder)) for p in files)
+
+
+@contextmanager
+def _readable_write_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except ArtifactError:
+        raise
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise ArtifactError(f"{path}: cannot be written ({reason}); free some space or choose another place") from error

@@ -1,0 +1,1 @@
+"""Pure tensor functions: divergences, and the chunked loss over completion positions."""

@@ -1,0 +1,1 @@
+"""Language models: found, loaded, prompted, scored, and frozen as teachers."""

@@ -1,0 +1,174 @@
+"""Loads a causal language model for teaching or for answering.
+
+Only safetensors are read, and no code that comes with a model is run.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from selftaught.errors import ModelError
+from selftaught.losses.distillation import Head
+from selftaught.models.resolve import resolve_model
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class LanguageModel:
+    """A transformers model with its tokenizer, and the few things about it that we use.
+
+    Attributes:
+        model: the causal language model, or peft's wrapper around it.
+        tokenizer: its tokenizer, with a chat template.
+        path: the directory it was read from.
+        dtype: the type it computes in.
+        stop_ids: tokens that end a completion.
+        max_tokens: longest prompt and completion together that it can take.
+    """
+
+    model: nn.Module
+    tokenizer: Any
+    path: Path
+    dtype: torch.dtype
+    stop_ids: frozenset[int]
+    max_tokens: int
+
+    @property
+    def device(self) -> torch.device:
+        """Where its weights are."""
+        return next(self.model.parameters()).device
+
+    @property
+    def plain_model(self) -> Any:
+        """The transformers model, also inside peft's wrapper (whose adapters live in its layers)."""
+        return self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
+
+    @property
+    def head(self) -> Head:
+        """Its last layer."""
+        layer = self.plain_model.get_output_embeddings()
+        return Head(layer.weight, getattr(layer, "bias", None))
+
+    def hidden_states(self, input_ids: Tensor, **options: Any) -> Any:
+        """Runs all layers but the head; `.last_hidden_state` is [B, T, H]."""
+        return self.plain_model.get_decoder()(input_ids=input_ids, **options)
+
+
+def compute_dtype(wanted: str = "auto", device: torch.device | None = None) -> torch.dtype:
+    """The type to compute in: bfloat16 where the processor really has it, else float32.
+
+    A processor without bfloat16 instructions emulates them, more slowly than float32.
+    """
+    if wanted != "auto":
+        return torch.bfloat16 if wanted == "bfloat16" else torch.float32
+    if device is not None and device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
+    if device is not None and device.type == "mps":
+        return torch.float32
+    has = torch.cpu.get_capabilities()
+    return torch.bfloat16 if any(has.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16")) else torch.float32
+
+
+def default_device() -> torch.device:
+    """A GPU where there is one, else the CPU."""
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def load_model(source: str | Path, *, dtype: str = "auto", masters: bool = False) -> LanguageModel:
+    """Loads a model by embedded name, local directory or hub id.
+
+    Args:
+        source: "smollm2-135m", a transformers directory, a peft adapter directory, or a hub id.
+        dtype: "auto", "bfloat16" or "float32".
+        masters: load the weights in float32, as masters to train; `dtype` is what to compute in later.
+
+    Raises:
+        ModelError: it cannot be found or read, has no chat template, has no safetensors, or changes its
+            logits after the last layer in a way that we would miss.
+    """
+    from transformers import AutoModelForCausalLM
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    path = resolve_model(source)
+    device = default_device()
+    compute = compute_dtype(dtype, device)
+    adapter = path if (path / "adapter_config.json").is_file() else None
+    base = _adapter_base(path) if adapter else path
+    tokenizer = _load_tokenizer(path)
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            base, dtype=torch.float32 if masters else compute, use_safetensors=True, trust_remote_code=False
+        )
+        if adapter:
+            from peft import PeftModel
+
+            model = PeftModel.from_pretrained(model, adapter).merge_and_unload()
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise ModelError(f"{base}: not a model that can be read ({_one_line(error)})") from error
+    model.to(device).eval()
+    loaded = LanguageModel(model, tokenizer, path, compute, _stop_ids(model, tokenizer), _max_tokens(model))
+    _check_head(loaded)
+    return loaded
+
+
+def _load_tokenizer(path: Path) -> Any:
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(f"{path}: its tokenizer cannot be read ({_one_line(error)})") from error
+    if not tokenizer.chat_template:
+        raise ModelError(
+            f"{path}: the tokenizer has no chat template; take an instruction-tuned model, "
+            "or add a chat_template.jinja to the directory"
+        )
+    return tokenizer
+
+
+def _adapter_base(path: Path) -> Path:
+    from selftaught.files import read_json
+
+    name = read_json(path / "adapter_config.json").get("base_model_name_or_path")
+    if not name:
+        raise ModelError(f"{path}: adapter_config.json does not name its base model")
+    return resolve_model(name)
+
+
+def _stop_ids(model: Any, tokenizer: Any) -> frozenset[int]:
+    configured = getattr(model.generation_config, "eos_token_id", None)
+    ids = {tokenizer.eos_token_id} | set(configured if isinstance(configured, list) else [configured])
+    return frozenset(i for i in ids if i is not None)
+
+
+def _max_tokens(model: Any) -> int:
+    config = model.config.get_text_config(decoder=True)
+    return int(getattr(config, "max_position_embeddings", None) or 1 << 30)
+
+
+@torch.no_grad()
+def _check_head(loaded: LanguageModel) -> None:
+    """Some architectures scale or cap their logits after the last layer; our losses would miss that."""
+    ids = torch.tensor([[next(iter(loaded.stop_ids), 0)] * 2], device=loaded.device)
+    expected = loaded.plain_model(input_ids=ids).logits.float()
+    ours = loaded.head(loaded.hidden_states(ids).last_hidden_state[0])[None]
+    if not torch.allclose(expected, ours, atol=1e-2 * float(expected.abs().max()) + 1e-4):
+        raise ModelError(
+            f"{loaded.path}: {type(loaded.plain_model).__name__} changes its logits after the last layer "
+            "(scaling or soft-capping), which is not supported yet; choose another architecture"
+        )
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:300] or type(error).__name__

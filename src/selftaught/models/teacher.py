@@ -1,0 +1,108 @@
+"""The teacher: the same model, shown the demonstration, with weights of its own choosing.
+
+* frozen: the weights at the start of the run. With adapters it is the model itself with the adapters
+  off; with full weights, a copy in the compute type.
+* ema: a moving average of the student's weights, held in float32, in a copy that computes.
+* live: the student's own weights.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import dataclasses
+from collections.abc import Iterator, Mapping
+
+import torch
+from torch import Tensor
+
+from selftaught.config import EmaTeacher, FrozenTeacher, Teacher
+from selftaught.models.load import LanguageModel
+from selftaught.models.prefill import PrefillStore
+
+
+class TeacherModel:
+    """A teacher that follows, or does not follow, its student.
+
+    Args:
+        student: the model that is trained, in its compute type.
+        config: which weights the teacher has.
+        prefill_bytes: memory for kept prompts, see `PrefillStore`.
+    """
+
+    def __init__(self, student: LanguageModel, config: Teacher, prefill_bytes: int) -> None:
+        self.config = config
+        self._adapted = hasattr(student.model, "peft_config")
+        self._adapter_off = self._adapted and isinstance(config, FrozenTeacher)
+        self._average: dict[str, Tensor] = {}
+        own_copy = isinstance(config, EmaTeacher) or (isinstance(config, FrozenTeacher) and not self._adapted)
+        self.model = dataclasses.replace(student, model=_frozen_copy(student)) if own_copy else student
+        self.prefills = PrefillStore(self.model, prefill_bytes)
+
+    @contextlib.contextmanager
+    def active(self) -> Iterator[LanguageModel]:
+        """The teacher's model, with the adapters off for as long as the block runs where that is what it means."""
+        with self.model.model.disable_adapter() if self._adapter_off else contextlib.nullcontext():  # type: ignore[operator]
+            yield self.model
+
+    @torch.no_grad()
+    def update(self, student: LanguageModel, masters: Mapping[str, Tensor]) -> None:
+        """Follows the student after an optimiser step: θ̄ ← (1 − rate) θ̄ + rate θ for an ema teacher."""
+        if isinstance(self.config, FrozenTeacher):
+            return
+        self.prefills.clear()
+        if isinstance(self.config, EmaTeacher):
+            for name, weight in effective_weights(student, masters).items():
+                self._average[name].lerp_(weight, self.config.rate)
+            self._write_average()
+
+    def start(self, student: LanguageModel, masters: Mapping[str, Tensor]) -> None:
+        """Takes the student's present weights as the start of the average."""
+        if isinstance(self.config, EmaTeacher):
+            self._average = {name: w.detach().clone() for name, w in effective_weights(student, masters).items()}
+
+    def state(self) -> dict[str, Tensor]:
+        """What a resumed run needs beyond the student's own state."""
+        return {f"ema.{name}": value for name, value in self._average.items()}
+
+    def load_state(self, tensors: Mapping[str, Tensor]) -> None:
+        """Goes back to a state."""
+        for name in self._average:
+            self._average[name].copy_(tensors[f"ema.{name}"])
+        self.prefills.clear()
+        self._write_average()
+
+    @torch.no_grad()
+    def _write_average(self) -> None:
+        weights = dict(self.model.model.named_parameters())
+        for name, value in self._average.items():
+            weights[name].copy_(value)
+
+
+def effective_weights(student: LanguageModel, masters: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The student's trained weights in float32, under the names that they have in the plain model.
+
+    For adapters that is W + (alpha/rank) B A: an average of products, not a product of averages.
+    """
+    if not hasattr(student.model, "peft_config"):
+        return dict(masters)
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    weights = {}
+    for name, module in student.plain_model.named_modules():
+        if isinstance(module, BaseTunerLayer):
+            adapter = module.active_adapters[0]
+            prefix = f"base_model.model.{name}"
+            a = masters[f"{prefix}.lora_A.{adapter}.weight"]
+            b = masters[f"{prefix}.lora_B.{adapter}.weight"]
+            weights[f"{name}.weight"] = module.get_base_layer().weight.float() + module.scaling[adapter] * (b @ a)
+    return weights
+
+
+def _frozen_copy(student: LanguageModel) -> torch.nn.Module:
+    """The plain model with the adapters' present effect merged in, taking no gradients."""
+    with torch.no_grad():
+        model = copy.deepcopy(student.model)
+        if hasattr(model, "merge_and_unload"):
+            model = model.merge_and_unload()
+    return model.requires_grad_(False).eval()

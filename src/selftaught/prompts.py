@@ -1,0 +1,97 @@
+"""What the student is asked, and what the teacher is shown.
+
+The student sees the row's prompt. The teacher sees the same conversation with its last user turn
+rewritten by a template to hold the demonstration (and the document, where the row has one).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, Protocol
+
+from selftaught.config import PromptConfig
+from selftaught.errors import ConfigError, DataError
+from selftaught.types import Example, Message
+
+FIELDS = ("context", "demonstration", "question")
+
+
+class ChatTokenizer(Protocol):
+    """The part of a transformers tokenizer that prompts need."""
+
+    def apply_chat_template(self, conversation: Any, **options: Any) -> Any: ...
+
+
+def fill(template: str, example: Example) -> str:
+    """Puts a row's texts into a template.
+
+    Only the names in `FIELDS` are replaced, in one pass, so braces in the texts or elsewhere in the
+    template (JSON, code) stay as they are.
+
+    Raises:
+        ConfigError: the template does not ask the question.
+    """
+    if "{question}" not in template:
+        raise ConfigError(f"prompt template {template[:40]!r}…: it must hold {{question}}")
+    values = {
+        "context": example.context or "",
+        "demonstration": example.demonstration or "",
+        "question": example.question,
+    }
+    pieces = _split_fields(template)
+    return "".join(values[piece[1:-1]] if piece[1:-1] in values and piece.startswith("{") else piece for piece in pieces)
+
+
+def _split_fields(template: str) -> list[str]:
+    import re
+
+    return re.split("(" + "|".join("{" + name + "}" for name in FIELDS) + ")", template)
+
+
+def teacher_messages(example: Example, config: PromptConfig) -> tuple[Message, ...]:
+    """The conversation the teacher sees: the row's, with the demonstration in its last user turn.
+
+    A row without a demonstration is shown its document alone; a row with neither is left as it is.
+    """
+    if example.demonstration and example.context:
+        template = config.knowledge
+    elif example.demonstration:
+        template = config.skill
+    elif example.context:
+        template = config.document
+    else:
+        return example.prompt
+    last = dataclasses.replace(example.prompt[-1], content=fill(template, example))
+    return (*example.prompt[:-1], last)
+
+
+def render(messages: tuple[Message, ...], tokenizer: ChatTokenizer) -> list[int]:
+    """Token ids of a conversation, up to where the assistant's answer begins.
+
+    The chat template adds its own special tokens: they are never added twice.
+    """
+    turns = [{"role": message.role, "content": message.content} for message in messages]
+    text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+    ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]  # type: ignore[operator]
+    return ids
+
+
+def student_prompt(example: Example, tokenizer: ChatTokenizer) -> list[int]:
+    """Token ids of what the student sees."""
+    return render(example.prompt, tokenizer)
+
+
+def teacher_prompt(example: Example, tokenizer: ChatTokenizer, config: PromptConfig, limit: int | None = None) -> list[int]:
+    """Token ids of what the teacher sees, never truncated.
+
+    Raises:
+        DataError: it is longer than `config.max_teacher_tokens` or the model's own `limit`.
+    """
+    ids = render(teacher_messages(example, config), tokenizer)
+    bound = min(config.max_teacher_tokens, limit) if limit is not None else config.max_teacher_tokens
+    if len(ids) > bound:
+        raise DataError(
+            f"row {example.id!r}: its teacher prompt has {len(ids)} tokens and at most {bound} fit; "
+            "shorten its context, or raise prompts.max_teacher_tokens if the model can take more"
+        )
+    return ids

@@ -1,0 +1,371 @@
+"""One self-contained page out of a report: no foreign fonts, scripts or images, readable offline."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from selftaught.errors import ArtifactError
+from selftaught.files import write_json, write_text
+from selftaught.reports import charts
+from selftaught.reports.tables import (
+    NOTHING,
+    base_of,
+    change,
+    duration,
+    groups_of,
+    headline,
+    interval,
+    lift_line,
+    main_group,
+    nats,
+    percent,
+    probe_mean,
+    probes_of,
+    signed,
+    trained_of,
+)
+
+SCHEMA = 1
+SHOWN_ANSWERS = 40  # the others wait in a fold
+LONG_ANSWER = 320  # characters; beyond it the answer is folded
+MAX_LEARNING_CHARTS = 4
+
+GROUP_NAMES = {
+    "direct": ("Direct questions", "asked just as in training"),
+    "paraphrase": ("Paraphrased", "the same questions in other words"),
+    "indirect": ("Indirect", "new questions that need the fact"),
+}
+KINDS = {"quickstart": "quick start", "learn": "learning run", "evaluate": "evaluation"}
+
+
+def write_report(report: dict[str, Any], folder: Path) -> tuple[Path, Path]:
+    """Writes report.json and report.html, each whole or not at all.
+
+    Args:
+        report: see docs/report.md.
+        folder: made if it is missing.
+
+    Returns:
+        The paths of report.json and report.html.
+
+    Raises:
+        ArtifactError: the report is of another schema, holds a number that is not finite, or cannot be written.
+    """
+    page = render_html(report)
+    as_json, as_html = folder / "report.json", folder / "report.html"
+    try:
+        write_json(as_json, report)
+    except (TypeError, ValueError) as error:
+        raise ArtifactError(f"{as_json}: the report is not JSON ({error}); leave out what was not measured") from error
+    write_text(as_html, page)
+    return as_json, as_html
+
+
+def render_html(report: dict[str, Any]) -> str:
+    """The page of a report, as text.
+
+    Raises:
+        ArtifactError: the report is of another schema, or lacks a field that every report has.
+    """
+    from jinja2 import Environment, StrictUndefined
+    from markupsafe import Markup
+
+    if report.get("schema") != SCHEMA:
+        raise ArtifactError(
+            f"report: schema {report.get('schema')!r} is not known here, only {SCHEMA}; use the selftaught that made it"
+        )
+    try:
+        view = _view(report)
+    except KeyError as error:
+        raise ArtifactError(f"report: the field {error} is missing; docs/report.md lists the fields") from error
+    source = resources.files("selftaught.reports").joinpath("report.html.j2").read_text(encoding="utf-8")
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    return environment.from_string(source).render(**view, svg=Markup) + "\n"
+
+
+def _view(report: Mapping[str, Any]) -> dict[str, Any]:
+    """Everything that the template shows, in words."""
+    styles = charts.run_styles(report["runs"])
+    main = main_group(report)
+    return {
+        "title": report["title"],
+        "kind": KINDS.get(report["kind"], report["kind"]),
+        "created": report["created"],
+        "headline": headline(report),
+        "comparisons": [row["statement"] for row in report.get("comparisons") or []],
+        "model": report["model"],
+        "data": _data_words(report.get("data") or {}),
+        "runs": [{"label": run["label"], "style": styles[run["name"]]} for run in report["runs"]],
+        "sections": _sections(report),
+        "lift": _lift(report.get("lift")),
+        "learning": _learning(report),
+        "plane": charts.plane_chart(report, main, "plane") if main is not None else None,
+        "losses": _losses(report),
+        "answers": _answers(report),
+        "checks": report.get("checks") or [],
+        "configs": _configs(report),
+        "facts": _facts(report),
+        "probes": probes_of(report),
+    }
+
+
+# ---------------------------------------------------------------------------------- results table
+
+
+@dataclass
+class Cell:
+    """One run's value in one row of the results table."""
+
+    text: str
+    detail: str = ""
+    tone: str = ""
+    best: bool = False
+    bar: dict[str, float] | None = None
+
+
+@dataclass
+class Row:
+    """One measured quantity: a label, a hint and a cell for each run."""
+
+    label: str
+    hint: str
+    cells: list[Cell] = field(default_factory=list)
+
+
+def _sections(report: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The results table in three parts: what was learned, what was kept, what it cost."""
+    learned = [_accuracy_row(report, name) for name in groups_of(report)]
+    kept = [_probe_row(report, name) for name in probes_of(report)]
+    if len(kept) > 1:
+        kept.append(_mean_row(report))
+    kept += _plain_row(report, "drift_nats", "Drift", "nats per token away from the base; less is better", nats)
+    cost = [
+        *_plain_row(report, "seconds", "Training time", "", duration),
+        *_plain_row(report, "steps", "Optimiser steps", "", str, compare=False),
+        *_plain_row(report, "tokens", "Tokens learned from", "", lambda value: f"{value:,}".replace(",", "\u202f"), compare=False),
+        *_plain_row(report, "peak_memory_gib", "Peak memory", "", lambda value: f"{value:.1f} GiB"),
+    ]
+    parts = (("Learned", learned), ("Kept", kept), ("Cost", cost))
+    return [{"title": title, "rows": rows} for title, rows in parts if rows]
+
+
+def _accuracy_row(report: Mapping[str, Any], name: str) -> Row:
+    row = Row(*GROUP_NAMES.get(name, (_spaced(name), "")))
+    shares = [run["accuracy"].get(name) for run in report["runs"]]
+    total = next((share["total"] for share in shares if share), 0)
+    row.hint = ", ".join(part for part in (row.hint, f"{total} asked" if total else "") if part)
+    for share in shares:
+        if share is None:
+            row.cells.append(Cell(NOTHING))
+            continue
+        bar = {"low": 100 * share["low"], "span": 100 * (share["high"] - share["low"]), "at": 100 * share["value"]}
+        row.cells.append(Cell(percent(share["value"]), interval(share), bar=bar))
+    _mark_best(row, [share and share["value"] for share in shares], max)
+    return row
+
+
+def _probe_row(report: Mapping[str, Any], name: str) -> Row:
+    base, row = base_of(report), Row(_spaced(name), "")
+    before = ((base or {}).get("probes") or {}).get(name)
+    shares = [(run.get("probes") or {}).get(name) for run in report["runs"]]
+    for run, share in zip(report["runs"], shares, strict=True):
+        if share is None:
+            row.cells.append(Cell(NOTHING))
+        elif before is None or run is base:
+            row.cells.append(Cell(percent(share["value"]), interval(share) if base is None else ""))
+        else:
+            moved = change(share, before)
+            tone = ("up" if moved.points > 0 else "down") if moved.beyond_noise else ""
+            row.cells.append(Cell(percent(share["value"]), _change_words(moved.points, tone), tone))
+    _mark_best(row, [share and share["value"] for share in shares], max)
+    return row
+
+
+def _mean_row(report: Mapping[str, Any]) -> Row:
+    """Mean of the probe families; no interval is claimed for it, so it is never coloured."""
+    base, row = base_of(report), Row("Mean of these", "each probe counts once")
+    before = probe_mean(base) if base else None
+    means = [probe_mean(run) for run in report["runs"]]
+    for run, mean in zip(report["runs"], means, strict=True):
+        detail = "" if mean is None or before is None or run is base else _change_words(100 * (mean - before), "")
+        row.cells.append(Cell(NOTHING if mean is None else percent(mean), detail))
+    _mark_best(row, means, max)
+    return row
+
+
+def _change_words(points: float, tone: str) -> str:
+    return {"up": "▲ ", "down": "▼ ", "": ""}[tone] + signed(points)
+
+
+def _plain_row(
+    report: Mapping[str, Any], key: str, label: str, hint: str, words: Callable[[Any], str], compare: bool = True
+) -> list[Row]:
+    """A row of plain numbers, of which the least is the best; no row if no run has one (but the base a zero)."""
+    base, row = base_of(report), Row(label, hint)
+    values = [run.get(key) for run in report["runs"]]
+    if not any(value is not None and run is not base for run, value in zip(report["runs"], values, strict=True)):
+        return []
+    row.cells = [Cell(NOTHING if value is None else words(value)) for value in values]
+    if compare:
+        rivals = [None if run is base else value for run, value in zip(report["runs"], values, strict=True)]
+        _mark_best(row, rivals, min)
+    return [row]
+
+
+def _mark_best(row: Row, values: Sequence[float | None], pick: Callable[..., float]) -> None:
+    """Marks the best cells, unless there is nothing to compare or all are alike."""
+    known = [value for value in values if value is not None]
+    if len(set(known)) < 2:
+        return
+    for cell, value in zip(row.cells, values, strict=True):
+        cell.best = value is not None and value == pick(known)
+
+
+# ------------------------------------------------------------------------------- the other sections
+
+
+def _lift(lift: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    if not lift:
+        return None
+    bars = [("without the demonstration", lift["without"]), ("with it in the prompt", lift["with"])]
+    return {
+        "line": lift_line({**lift, "warning": None}),
+        "warning": lift.get("warning"),
+        "bars": [{"label": label, "text": percent(bar["value"]), "width": 100 * bar["value"]} for label, bar in bars],
+    }
+
+
+def _learning(report: Mapping[str, Any]) -> list[dict[str, str]]:
+    """A chart for each of the first groups that curves were measured on."""
+    drawn = []
+    for index, name in enumerate(groups_of(report)):
+        chart = charts.learning_chart(report, name, f"learning{index}")
+        if chart is not None and len(drawn) < MAX_LEARNING_CHARTS:
+            title, hint = GROUP_NAMES.get(name, (_spaced(name), ""))
+            drawn.append({"title": title, "hint": hint, "svg": chart})
+    return drawn
+
+
+def _losses(report: Mapping[str, Any]) -> list[dict[str, str]]:
+    drawn = ((run, charts.loss_chart(report, run, f"loss{index}")) for index, run in enumerate(report["runs"]))
+    return [{"label": run["label"], "svg": chart} for run, chart in drawn if chart is not None]
+
+
+def _answers(report: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Answers side by side; those shown at first are taken evenly from all groups."""
+    rows = report.get("answers") or []
+    if not rows:
+        return None
+    groups = list(dict.fromkeys(row["group"] for row in rows))
+    by_group = {name: [row for row in rows if row["group"] == name] for name in groups}
+    quota, first, rest = -(-SHOWN_ANSWERS // len(groups)), [], []
+    for members in by_group.values():
+        first += members[:quota]
+        rest += members[quota:]
+    rest = first[SHOWN_ANSWERS:] + rest
+    present = [name for name in groups_of(report) if name in groups]
+    groups = present + [name for name in groups if name not in present]
+    names = [(name, GROUP_NAMES.get(name, (_spaced(name), ""))[0]) for name in groups]
+    return {
+        "groups": names,
+        "shown": [_answer(report, row) for row in first[:SHOWN_ANSWERS]],
+        "rest": [_answer(report, row) for row in rest],
+        "total": len(rows),
+        "can_differ": len(report["runs"]) > 1,
+        "rivals": "the trained models" if len(trained_of(report)) > 1 else "before and after",
+    }
+
+
+def _answer(report: Mapping[str, Any], row: Mapping[str, Any]) -> dict[str, Any]:
+    styles, given = charts.run_styles(report["runs"]), row["answers"]
+    rivals = [run["name"] for run in trained_of(report)]
+    rivals = rivals if len(rivals) > 1 else [run["name"] for run in report["runs"]]
+    verdicts = {given[name]["correct"] for name in rivals if name in given}
+    return {
+        "group": row["group"],
+        "group_label": GROUP_NAMES.get(row["group"], (_spaced(row["group"]), ""))[0],
+        "question": row["question"],
+        "expected": row["expected"],
+        "differs": len(verdicts) > 1,
+        "given": [
+            {"label": run["label"], "index": styles[run["name"]].index, **_text(given[run["name"]])}
+            for run in report["runs"]
+            if run["name"] in given
+        ],
+    }
+
+
+def _text(answer: Mapping[str, Any]) -> dict[str, Any]:
+    text = answer["text"].strip()
+    start = text[:LONG_ANSWER].rsplit(None, 1)[0] if len(text) > LONG_ANSWER else ""
+    return {"text": text, "start": start, "correct": answer["correct"]}
+
+
+def _configs(report: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Each run's configuration as dotted names; names whose values differ between runs are marked."""
+    flat = [(run, dict(_flatten(run["config"]))) for run in report["runs"] if run.get("config")]
+    same = {
+        name
+        for name in (flat[0][1] if flat else {})
+        if len({str(values.get(name, NOTHING)) for _, values in flat}) == 1
+    }
+    return [
+        {
+            "label": run["label"],
+            "model_dir": run.get("model_dir"),
+            "rows": [{"name": n, "value": v, "marked": len(flat) > 1 and n not in same} for n, v in values.items()],
+        }
+        for run, values in flat
+    ]
+
+
+def _flatten(tree: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    rows: list[tuple[str, str]] = []
+    for key, value in tree.items():
+        rows += _flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else [(f"{prefix}{key}", _value(value))]
+    return rows
+
+
+def _value(value: Any) -> str:
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+
+
+def _data_words(data: Mapping[str, Any]) -> str:
+    if not data:
+        return ""
+    items = data.get("train_items")
+    return f"{data['name']} ({items} to learn)" if items else str(data["name"])
+
+
+def _facts(report: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Model, data, machine and versions: what another person needs to repeat this."""
+    model, machine, data = report["model"], report.get("machine") or {}, report.get("data") or {}
+    groups = ", ".join(f"{name} {count}" for name, count in (data.get("groups") or {}).items())
+    size = f", {model['parameters'] / 1e6:,.1f} million parameters" if model.get("parameters") else ""
+    memory = f", {machine['memory_gib']:.1f} GiB of memory" if machine.get("memory_gib") else ""
+    cores = f", {machine['cores']} cores" if machine.get("cores") else ""
+    processes = f", {machine['processes']} processes" if (machine.get("processes") or 1) > 1 else ""
+    versions = [f"{name} {machine[name]}" for name in ("torch", "python") if machine.get(name)]
+    rows = [
+        ("Model", f"{model['name']}{size}" + (f", computed in {model['dtype']}" if model.get("dtype") else "")),
+        ("Model files", model.get("path") or ""),
+        ("Data", f"{data['name']} ({groups})" if groups else data.get("name", "")),
+        ("Data hash", data.get("hash") or ""),
+        ("Machine", f"{machine.get('processor', '')}{cores}{memory}{processes}".strip(", ")),
+        ("Versions", ", ".join([f"selftaught {report['selftaught']}", *versions])),
+        ("Made", report["created"]),
+    ]
+    return [(name, value) for name, value in rows if value]
+
+
+def _spaced(name: str) -> str:
+    words = name.replace("_", " ")
+    return words[:1].upper() + words[1:]

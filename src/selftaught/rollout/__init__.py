@@ -1,0 +1,1 @@
+"""Draws completions from a model."""

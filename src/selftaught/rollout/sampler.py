@@ -1,0 +1,47 @@
+"""What every sampler takes and gives back, whichever engine draws."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How to draw.
+
+    Attributes:
+        max_new_tokens: a completion ends here if it has not ended itself.
+        temperature: 0 is greedy.
+        top_p: draw from the likeliest tokens that hold this much mass.
+    """
+
+    max_new_tokens: int
+    temperature: float = 1.0
+    top_p: float = 1.0
+
+
+@dataclass(frozen=True)
+class Completion:
+    """What a model answered.
+
+    Attributes:
+        ids: its tokens, the stop token included where it ended itself.
+        logprobs: the model's log-probability (at temperature 1) of each, in nats.
+        ended: whether it ended with a stop token, rather than at the length limit.
+    """
+
+    ids: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    ended: bool
+
+
+class Sampler(Protocol):
+    """An engine that draws completions from the current weights."""
+
+    def generate(
+        self, prompts: Sequence[Sequence[int]], sampling: Sampling, seeds: Sequence[int] | None = None
+    ) -> list[Completion]:
+        """One completion for each prompt (token ids), in order."""
+        ...

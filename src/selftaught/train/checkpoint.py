@@ -1,0 +1,76 @@
+"""Checkpoints: written whole or not at all, verified when read, bounded in number."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from selftaught.errors import ArtifactError
+from selftaught.files import read_json, verify_directory, whole_directory, write_json
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A run's state after some step.
+
+    Attributes:
+        step: number of steps done.
+        tensors: masters, moments and a teacher's average, by name.
+        records: what the run had reported so far (see `train.loop.RunRecord`).
+    """
+
+    step: int
+    tensors: dict[str, Tensor]
+    records: dict[str, Any]
+
+
+def save_checkpoint(
+    folder: Path, step: int, tensors: Mapping[str, Tensor], records: Mapping[str, Any], keep: int
+) -> None:
+    """Writes `folder/step-000030` and then drops all but the newest `keep`.
+
+    Raises:
+        ArtifactError: the disk is full or cannot be written; older checkpoints are untouched.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    path = folder / f"step-{step:06d}"
+    try:
+        with whole_directory(path) as draft:
+            save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, draft / "state.safetensors")
+            write_json(draft / "state.json", {"step": step, "records": records})
+    except SafetensorError as error:
+        raise ArtifactError(f"{path}: cannot be written ({error}); free some space or choose another place") from error
+    for old in _steps(folder)[:-keep]:
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def latest_checkpoint(folder: Path) -> Checkpoint | None:
+    """The newest checkpoint that is whole; None if there is none.
+
+    A damaged one is passed over for the one before it; if all are damaged, that is an error.
+    """
+    from safetensors.torch import load_file
+
+    problems: list[str] = []
+    for path in reversed(_steps(folder)):
+        try:
+            verify_directory(path)
+        except ArtifactError as error:
+            problems.append(str(error))
+            continue
+        state = read_json(path / "state.json")
+        return Checkpoint(state["step"], load_file(path / "state.safetensors"), state["records"])
+    if problems:
+        raise ArtifactError(f"no checkpoint is whole: {problems[0]}")
+    return None
+
+
+def _steps(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.glob("step-*") if path.is_dir())

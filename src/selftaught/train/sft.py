@@ -1,0 +1,48 @@
+"""One step of supervised fine-tuning (SFT): the baseline, in the same loop as `step.sdft_step`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from selftaught.config import LearnConfig
+from selftaught.losses.distillation import cross_entropy_loss, sequence_weights
+from selftaught.models.batching import microbatches
+from selftaught.models.load import LanguageModel
+from selftaught.models.score import student_hidden
+from selftaught.train.optim import Optimizer
+from selftaught.train.step import StepOutput, TrainRow, check_finite
+
+
+def sft_step(
+    student: LanguageModel, optimizer: Optimizer, rows: Sequence[TrainRow], config: LearnConfig, step: int
+) -> StepOutput:
+    """Raises the likelihood of each row's demonstration.
+
+    L = −mean over rows of the mean over tokens of log p(token | prompt, tokens before it).
+
+    Args:
+        student: the model being taught; sees `row.prompt`.
+        optimizer: holds the student's masters.
+        rows: the step's batch; `row.target` is learned.
+        config: of the run.
+        step: 0-based.
+
+    Raises:
+        TrainingError: the loss or its gradient is not finite; no weight has been changed.
+    """
+    loss, nats = 0.0, 0.0
+    for group in microbatches([len(row.prompt) + len(row.target) for row in rows], config.microbatch_tokens):
+        targets = [rows[index].target for index in group]
+        states = student_hidden(student, [rows[index].prompt for index in group], targets)  # [N, H]
+        packed = torch.tensor([token for target in targets for token in target], device=states.device)  # [N]
+        weights = sequence_weights([len(target) for target in targets], len(rows))
+        output = cross_entropy_loss(states, student.head, packed, weights, config.loss.chunk_tokens)
+        output.loss.backward()
+        loss += output.loss.item()
+        nats += output.nats.sum().item()
+    check_finite(loss, step)
+    grad_norm = optimizer.step(step)
+    num_tokens = sum(len(row.target) for row in rows)
+    return StepOutput(loss, nats / num_tokens, grad_norm, [], num_tokens)

@@ -1,0 +1,121 @@
+"""One step of self-distillation fine-tuning (SDFT, arXiv 2601.19897).
+
+sample → score teacher and student → loss → backward → optimiser → teacher update.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from selftaught.config import LearnConfig
+from selftaught.errors import TrainingError
+from selftaught.losses.distillation import distillation_loss, sequence_weights
+from selftaught.models.batching import microbatches
+from selftaught.models.load import LanguageModel
+from selftaught.models.score import student_hidden, teacher_hidden
+from selftaught.models.teacher import TeacherModel
+from selftaught.rollout.sampler import Completion
+from selftaught.train.optim import Optimizer
+from selftaught.train.rollouts import draw_rollouts
+
+
+@dataclass(frozen=True)
+class TrainRow:
+    """A row ready for training, as token ids.
+
+    Attributes:
+        id: the example's id.
+        prompt: what the student sees.
+        teacher_prompt: what the teacher sees (SDFT).
+        target: the demonstration's tokens (SFT).
+    """
+
+    id: str
+    prompt: tuple[int, ...]
+    teacher_prompt: tuple[int, ...] = ()
+    target: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class StepOutput:
+    """What one optimiser step did.
+
+    Attributes:
+        loss: what was minimised.
+        gap_nats: mean divergence a token between teacher and student, before clipping (SDFT); for SFT
+            the mean negative log-likelihood.
+        grad_norm: before clipping.
+        completions: what was learned from.
+        num_tokens: completion tokens learned from.
+    """
+
+    loss: float
+    gap_nats: float
+    grad_norm: float
+    completions: list[Completion]
+    num_tokens: int
+
+
+def sdft_step(
+    student: LanguageModel,
+    teacher: TeacherModel,
+    optimizer: Optimizer,
+    rows: Sequence[TrainRow],
+    config: LearnConfig,
+    step: int,
+) -> StepOutput:
+    """Moves the student, token by token, towards the teacher's distribution over sampled answers.
+
+    Args:
+        student: the model being taught; sees `row.prompt`.
+        teacher: the model shown the demonstration; sees `row.teacher_prompt`.
+        optimizer: holds the student's masters.
+        rows: the step's batch.
+        config: of the run.
+        step: 0-based.
+
+    Raises:
+        TrainingError: the loss or its gradient is not finite; no weight has been changed.
+    """
+    prompts = [row.prompt for row in rows]
+    with teacher.active():
+        teacher_prefill = teacher.prefills.get([row.teacher_prompt for row in rows])
+
+    # 1. sample: the student answers on its own
+    completions = draw_rollouts(student, teacher, prompts, teacher_prefill, config, step)
+    answers = [completion.ids for completion in completions]
+
+    loss, nats = 0.0, 0.0
+    for group in microbatches([len(p) + len(a) for p, a in zip(prompts, answers, strict=True)], config.microbatch_tokens):
+        group_answers = [answers[row] for row in group]
+
+        # 2. score: teacher and student predict every token of the answer
+        with teacher.active() as teacher_model:
+            teacher_states = teacher_hidden(teacher_model, teacher_prefill.rows(group), group_answers)  # [N, H]
+            teacher_head = teacher_model.head.detached()
+        student_states = student_hidden(student, [prompts[row] for row in group], group_answers)  # [N, H]
+
+        # 3. loss and backward: a divergence over the vocabulary at every token
+        weights = sequence_weights([len(a) for a in group_answers], len(rows), config.loss.skip_tokens)
+        output = distillation_loss(student_states, student.head, teacher_states, teacher_head, weights, config.loss)
+        output.loss.backward()
+        loss += output.loss.item()
+        nats += output.nats.sum().item()
+    check_finite(loss, step)
+
+    # 4. optimiser and teacher update
+    grad_norm = optimizer.step(step)
+    teacher.update(student, optimizer.masters)
+    num_tokens = sum(map(len, answers))
+    return StepOutput(loss, nats / num_tokens, grad_norm, completions, num_tokens)
+
+
+def check_finite(loss: float, step: int) -> None:
+    """Raises TrainingError for a loss that is not finite, before it reaches the weights."""
+    if not math.isfinite(loss):
+        raise TrainingError(
+            f"step {step + 1}: the loss is not finite; lower learning_rate, or set dtype=float32 "
+            "(the last checkpoint is kept)"
+        )
