@@ -6,6 +6,7 @@ overrides ("teacher.kind=ema") change single ones. The sentence at each field fe
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -150,7 +151,9 @@ class RolloutConfig(Config):
     """How the completions that are learned from are drawn."""
 
     sampler: TorchSampler = Field(TorchSampler(), description="The engine that draws completions.")
-    max_new_tokens: int = Field(32, ge=1, description="A completion ends here if it has not ended itself.")
+    max_new_tokens: int | None = Field(
+        None, ge=1, description="A completion ends here at the latest; left out, the longest demonstration and half as much."
+    )
     temperature: float = Field(1.0, ge=0, description="Sampling temperature; 0 is greedy.")
     top_p: float = Field(1.0, gt=0, le=1, description="Sample from the likeliest tokens that hold this much mass.")
     teacher_share: float = Field(
@@ -161,6 +164,15 @@ class RolloutConfig(Config):
     )
 
 
+class AnchorConfig(Config):
+    """Holds the student to the base model on prompts that the base wrote itself."""
+
+    rows: int = Field(6, ge=0, description="Anchor rows beside each step's batch; 0 turns the anchor off.")
+    weight: float = Field(1.0, gt=0, description="Weight of the anchor's divergence beside the loss.")
+    pool: int = Field(96, ge=1, description="Number of anchor rows drawn at the start and used in turn.")
+    max_new_tokens: int = Field(32, ge=1, description="Longest prompt, and longest answer, of an anchor row.")
+
+
 # --------------------------------------------------------------------------------------------- a run
 
 
@@ -168,7 +180,8 @@ class LearnConfig(Config):
     """One training run."""
 
     method: Literal["sdft", "sft"] = Field("sdft", description="Self-distillation, or plain supervised fine-tuning.")
-    steps: int = Field(90, ge=1, description="Number of optimiser steps.")
+    epochs: float = Field(20.0, gt=0, description="Passes over the rows; sets the number of steps.")
+    steps: int | None = Field(None, ge=1, description="Number of optimiser steps; given, it replaces epochs.")
     batch_size: int = Field(16, ge=1, description="Completions an optimiser step.")
     learning_rate: float = Field(2e-4, gt=0, description="Peak learning rate of AdamW.")
     schedule: Literal["cosine", "constant"] = Field("cosine", description="Learning rate after the warm-up.")
@@ -179,6 +192,7 @@ class LearnConfig(Config):
     teacher: Teacher = Field(FrozenTeacher(), description="Which weights the teacher has.")
     loss: LossConfig = Field(LossConfig(), description="What is minimised.")
     rollout: RolloutConfig = Field(RolloutConfig(), description="How completions are drawn.")
+    anchor: AnchorConfig = Field(AnchorConfig(), description="What keeps the student near the base (SDFT).")
     prompts: PromptConfig = Field(PromptConfig(), description="What the teacher is shown.")
     sft_documents: bool = Field(
         False, description="SFT also trains on each row's document, as the answer to a request for it."
@@ -195,7 +209,32 @@ class LearnConfig(Config):
     checkpoint_every: int = Field(30, ge=1, description="Steps between checkpoints.")
     keep_checkpoints: int = Field(1, ge=1, description="Number of checkpoints kept.")
     evaluate_every: int = Field(0, ge=0, description="Steps between evaluations along the run; 0 is never.")
+    probes: bool = Field(True, description="Measure the retention probes and drift before and after.")
     seed: int = Field(0, ge=0, description="One seed, one result.")
+
+    @property
+    def total_steps(self) -> int:
+        """Number of optimiser steps, once resolved."""
+        assert self.steps is not None, "resolve() the configuration first"
+        return self.steps
+
+    @property
+    def completion_limit(self) -> int:
+        """Longest completion in tokens, once resolved."""
+        assert self.rollout.max_new_tokens is not None, "resolve() the configuration first"
+        return self.rollout.max_new_tokens
+
+    def resolve(self, num_rows: int, longest_demonstration: int) -> LearnConfig:
+        """The same with everything filled in that depends on the data.
+
+        Args:
+            num_rows: rows that are taught.
+            longest_demonstration: in tokens.
+        """
+        steps = self.steps or math.ceil(self.epochs * num_rows / self.batch_size)
+        length = self.rollout.max_new_tokens or math.ceil(1.5 * longest_demonstration)
+        rollout = self.rollout.model_copy(update={"max_new_tokens": length})
+        return self.model_copy(update={"steps": steps, "rollout": rollout})
 
 
 # --------------------------------------------------------------------------------- files and overrides
@@ -215,7 +254,16 @@ def load_config(
         where = str(recipe)
         tree = merged(tree, _read_toml(recipe))
     for override in overrides:
-        tree = merged(tree, _parse_override(override))
+        tree = merged(tree, parse_override(override))
+    return parse_config(tree, where)
+
+
+def parse_config(tree: Mapping[str, Any], where: str) -> LearnConfig:
+    """Checks a tree of values.
+
+    Raises:
+        ConfigError: naming `where` and the first problem.
+    """
     try:
         return LearnConfig.model_validate(tree)
     except ValidationError as error:
@@ -246,7 +294,8 @@ def _read_toml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: not a readable TOML file ({error})") from error
 
 
-def _parse_override(text: str) -> dict[str, Any]:
+def parse_override(text: str) -> dict[str, Any]:
+    """Reads "a.b=value" as {"a": {"b": value}}; the value is TOML, or else a bare string."""
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
         raise ConfigError(f"override {text!r}: write it as name=value, for example learning_rate=1e-4")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import io
 import os
 import subprocess
 import sys
@@ -48,7 +50,8 @@ def resolve_model(source: str | Path) -> Path:
     """The directory of a model, fetched and converted first where need be.
 
     Args:
-        source: an embedded name ("smollm2-135m"), a directory, or a hub id ("owner/name").
+        source: an embedded name ("smollm2-135m"), a model's directory, a run's folder (its taught model
+            is taken), or a hub id ("owner/name").
 
     Raises:
         ModelError: there is no such model, or it cannot be fetched, or it holds no safetensors.
@@ -56,7 +59,8 @@ def resolve_model(source: str | Path) -> Path:
     name = str(source)
     path = Path(name).expanduser()
     if path.is_dir():
-        return _checked_directory(path)
+        is_run = (path / "request.json").is_file() or (path / "run.json").is_file()
+        return _checked_directory(path / "model" if is_run else path)
     if name in EMBEDDED:
         return _embedded(name)
     looks_like_path = name.startswith(("/", ".", "~")) or name.count("/") != 1
@@ -143,8 +147,9 @@ def _convert(gguf: Path, path: Path) -> None:
 
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
-    tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-    model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
+    with contextlib.redirect_stderr(io.StringIO()):  # a progress bar that cannot be turned off otherwise
+        tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+        model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
     # The weights are plain tensors now; transformers would refuse to save what it still calls quantized.
     del model.config.quantization_config
     model.hf_quantizer, model.is_quantized = None, False

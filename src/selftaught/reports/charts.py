@@ -92,13 +92,14 @@ def _family(run: Mapping[str, Any]) -> str | None:
 
 
 def curve_points(report: Mapping[str, Any], run: Mapping[str, Any], group: str) -> list[Point]:
-    """A run from its start, which is the base, over its curve to its final evaluation."""
+    """A run from its start, which is the base where there is one, over its curve to its final evaluation."""
     base, steps = base_of(report), run.get("steps")
     points = [
         Point(at["step"], at.get("seconds"), at.get("accuracy", {}).get(group), at.get("drift_nats"))
         for at in run.get("curve") or []
     ]
-    if base is not None and (not points or points[0].step > 0):
+    if base is not None:
+        points = [point for point in points if point.step > 0]
         before = base["accuracy"].get(group)
         points.insert(0, Point(0, 0.0, before["value"] if before else None, 0.0))
     share = run["accuracy"].get(group)
@@ -131,22 +132,27 @@ def learning_chart(report: Mapping[str, Any], group: str, name: str) -> str | No
     timed = all(p.seconds is not None for points in lines.values() for p in points)
     longest = max(p.seconds or 0 for points in lines.values() for p in points) if timed else 0
     unit = 60 if longest > 180 else 1
-    ends: list[tuple[float, str, str]] = []
+    labels: list[tuple[float, float, str, str]] = []
+    drawn: list[list[tuple[float, float]]] = []
     with _canvas(460, 300, name) as (figure, axes):
         for run in runs:
             style = styles[run["name"]]
             xs = [(p.seconds or 0) / unit if timed else float(p.step) for p in lines[run["name"]]]
             ys = [100 * (p.accuracy or 0) for p in lines[run["name"]]]
             _line(axes, xs, ys, style)
-            ends.append((ys[-1], run["label"], style.placeholder))
+            labels.append((xs[-1], ys[-1], run["label"], style.placeholder))
+            drawn.append(list(zip(xs, ys, strict=True)))
+        end = 1.04 * max(x for line in drawn for x, _ in line) or 1
         if base is not None and group in base["accuracy"]:
             height = 100 * base["accuracy"][group]["value"]
             axes.axhline(height, color=styles["base"].placeholder, linewidth=1.2, linestyle=(0, (4, 3)))
-            ends.append((height, base["label"], styles["base"].placeholder))
-        axes.set_xlim(left=0)
+            labels.append((0.93 * end, height, base["label"], styles["base"].placeholder))
+            drawn.append([(part / 8 * end, height) for part in range(9)])
+        axes.set_xlim(0, end)
         _percent_axis(axes)
         axes.set_xlabel(("minutes" if unit == 60 else "seconds") + " of training" if timed else "optimiser steps")
-        _label_ends(figure, axes, ends)
+        figure.subplots_adjust(left=0.12, right=0.96, top=0.95, bottom=0.15)
+        _label_points(axes, labels, _pixels(axes, drawn))
         return _svg(figure, name, _learning_words(runs, lines, group))
 
 
@@ -165,26 +171,28 @@ def plane_chart(report: Mapping[str, Any], group: str, name: str) -> str | None:
         return None
     styles = run_styles(report["runs"])
     labels: list[tuple[float, float, str, str]] = []
-    crowd: list[tuple[float, float]] = []
-    with _canvas(500, 390, name) as (figure, axes):
+    drawn: list[list[tuple[float, float]]] = []
+    with _canvas(470, 370, name) as (figure, axes):
         for run in runs:
             points = [p for p in curve_points(report, run, group) if p.drift is not None and p.accuracy is not None]
             xs, ys = [p.drift or 0.0 for p in points], [100 * (p.accuracy or 0) for p in points]
             share, style = run["accuracy"][group], styles[run["name"]]
-            axes.plot([xs[-1]] * 2, [100 * share["low"], 100 * share["high"]], color=style.placeholder, alpha=0.35, lw=4)
+            axes.plot(
+                [xs[-1]] * 2, [100 * share["low"], 100 * share["high"]], color=style.placeholder, alpha=0.35, lw=4
+            )
             _line(axes, xs, ys, style, final=11)
             labels.append((xs[-1], ys[-1], run["label"], style.placeholder))
-            crowd += [*zip(xs, ys, strict=True), (xs[-1], 100 * share["low"]), (xs[-1], 100 * share["high"])]
+            drawn += [list(zip(xs, ys, strict=True)), [(xs[-1], 100 * share["low"]), (xs[-1], 100 * share["high"])]]
         if group in base["accuracy"]:
             style, height = styles["base"], 100 * base["accuracy"][group]["value"]
             axes.plot([0], [height], marker="o", markersize=9, color=style.placeholder, clip_on=False, zorder=5)
             labels.append((0, height, base["label"], style.placeholder))
-            crowd.append((0, height))
-        axes.set_xlim(0, 1.18 * max(max(x for x, _ in crowd), 1e-3))
+            drawn.append([(0, height)])
+        axes.set_xlim(0, 1.18 * max(max(x for line in drawn for x, _ in line), 1e-3))
         _percent_axis(axes)
         axes.set_xlabel("forgetting: drift from the base model, nats per token")
-        figure.subplots_adjust(left=0.1, right=0.97, top=0.96, bottom=0.14)
-        _point_better(axes, _label_points(axes, labels, crowd))
+        figure.subplots_adjust(left=0.12, right=0.97, top=0.96, bottom=0.125)
+        _point_better(axes, _label_points(axes, labels, _pixels(axes, drawn)))
         return _svg(figure, name, _plane_words(runs, group))
 
 
@@ -195,9 +203,9 @@ def loss_chart(report: Mapping[str, Any], run: Mapping[str, Any], name: str) -> 
         return None
     style = run_styles(report["runs"])[run["name"]]
     steps, losses = [row["step"] for row in rows], [row["loss"] for row in rows]
-    window = max(1, len(rows) // 12)
-    means = [sum(losses[max(0, i - window + 1) : i + 1]) / len(losses[max(0, i - window + 1) : i + 1])
-             for i in range(len(losses))]  # fmt: skip
+    reach = len(rows) // 20
+    windows = [losses[max(0, place - reach) : place + reach + 1] for place in range(len(losses))]
+    means = [sum(window) / len(window) for window in windows]
     with _canvas(300, 170, name) as (figure, axes):
         axes.plot(steps, losses, color=style.placeholder, linewidth=1, alpha=0.35)
         axes.plot(steps, means, color=style.placeholder, linewidth=2)
@@ -220,7 +228,8 @@ def _learning_words(runs: Sequence[Mapping[str, Any]], lines: Mapping[str, Seque
 
 def _plane_words(runs: Sequence[Mapping[str, Any]], group: str) -> str:
     words = (
-        f"{run['label']} ends at {percent(run['accuracy'][group]['value'])} and {nats(run['drift_nats'])} nats per token"
+        f"{run['label']} ends at {percent(run['accuracy'][group]['value'])} and {nats(run['drift_nats'])} nats per "
+        "token"
         for run in runs
     )
     return f"Accuracy on {group} questions over drift from the base model; upper left is better: {'; '.join(words)}."
@@ -232,7 +241,6 @@ def _plane_words(runs: Sequence[Mapping[str, Any]], group: str) -> str:
 @contextmanager
 def _canvas(width: int, height: int, name: str) -> Iterator[tuple[Figure, Axes]]:
     """A figure of so many pixels with one calm pair of axes, whatever the user's own matplotlib style."""
-    import matplotlib
     import matplotlib.style
     from matplotlib.figure import Figure
 
@@ -241,10 +249,10 @@ def _canvas(width: int, height: int, name: str) -> Iterator[tuple[Figure, Axes]]
         "text.color": INK, "axes.labelcolor": INK, "axes.edgecolor": INK, "xtick.color": INK, "ytick.color": INK,
         "axes.spines.top": False, "axes.spines.right": False, "axes.linewidth": 0.8, "axes.facecolor": "none",
         "axes.grid": True, "axes.grid.axis": "y", "grid.color": INK, "grid.alpha": 0.13, "grid.linewidth": 0.8,
-        "xtick.major.size": 0, "ytick.major.size": 0, "axes.labelsize": FONT_PIXELS, "axes.axisbelow": True,
-        "text.parse_math": False,
+        "xtick.major.size": 0, "ytick.major.size": 0, "xtick.major.pad": 7, "ytick.major.pad": 9,
+        "axes.labelsize": FONT_PIXELS, "axes.axisbelow": True, "text.parse_math": False,
     }  # fmt: skip
-    with matplotlib.style.context("default"), matplotlib.rc_context(settings), warnings.catch_warnings():
+    with matplotlib.style.context(["default", settings]), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing")  # the reader's browser has its own fonts
         figure = Figure(figsize=(width / 72, height / 72), dpi=72, facecolor="none")
         yield figure, figure.add_subplot()
@@ -268,75 +276,65 @@ def _short(label: str) -> str:
     return label if len(label) <= 20 else f"{label[:19]}…"
 
 
-def _label_ends(figure: Figure, axes: Axes, ends: Sequence[tuple[float, str, str]]) -> None:
-    """Names the lines at their right ends, moved apart where they would overlap."""
-    width, height = 72 * figure.get_size_inches()
-    margin = 16 + CHARACTER_PIXELS * max(len(_short(label)) for _, label, _ in ends)
-    figure.subplots_adjust(left=0.115, right=1 - margin / width, top=0.96, bottom=0.17)
-    gap = 1.35 * FONT_PIXELS / (0.79 * height) * 104
-    for y, (_, label, colour) in zip(spread([y for y, _, _ in ends], gap, 104), ends, strict=True):
-        axes.annotate(
-            _short(label), (1, y), (8, 0), xycoords=("axes fraction", "data"), textcoords="offset points",
-            color=colour, fontweight="bold", va="center", annotation_clip=False,
-        )  # fmt: skip
-
-
-def spread(heights: Sequence[float], gap: float, top: float) -> list[float]:
-    """Heights moved as little as is simple so that all are `gap` apart and none is above `top`."""
-    order = sorted(range(len(heights)), key=lambda index: heights[index])
-    placed = list(heights)
-    for below, index in zip(order, order[1:]):  # noqa: B905 — one shorter by design
-        placed[index] = max(placed[index], placed[below] + gap)
-    ceiling = top
-    for index in reversed(order):
-        placed[index] = min(placed[index], ceiling)
-        ceiling = placed[index] - gap
-    return placed
-
-
 def _label_points(
-    axes: Axes, labels: Sequence[tuple[float, float, str, str]], crowd: Sequence[tuple[float, float]]
+    axes: Axes, labels: Sequence[tuple[float, float, str, str]], busy: Sequence[tuple[float, float]]
 ) -> list[tuple[float, float]]:
-    """Names points where it hits least of the drawing; returns all occupied pixels."""
-    busy = _along([(float(x), float(y)) for x, y in axes.transData.transform(list(crowd))])
+    """Names points where the names hit least of the drawing; returns all occupied pixels."""
+    taken = list(busy)
     left, low, right, high = axes.bbox.extents
     for x, y, label, colour in labels:
         (px, py), width = axes.transData.transform((x, y)), CHARACTER_PIXELS * len(_short(label))
-        spots = [(px + 12, py), (px + 8, py + 15), (px + 8, py - 15), (px - width - 12, py),
-                 (px - width / 2, py + 20), (px - width / 2, py - 20)]  # fmt: skip
+        spots = [
+            (px + 12, py, 0.0), (px - 12, py, 1.0), (px, py + 20, 0.5), (px, py - 20, 0.5),
+            (px + 8, py + 17, 0.0), (px + 8, py - 17, 0.0), (px - 8, py + 17, 1.0), (px - 8, py - 17, 1.0),
+        ]  # fmt: skip
 
-        def cost(spot: tuple[float, float], width: float = width) -> float:
-            hits = sum(spot[0] - 4 < bx < spot[0] + width + 4 and abs(by - spot[1]) < 10 for bx, by in busy)
-            outside = spot[0] < left + 2 or spot[0] + width > right + 8 or not low + 4 < spot[1] < high + 4
-            return hits + 100 * outside
+        costs = []
+        for sx, sy, anchor in spots:
+            start, end = sx - anchor * width, sx + (1 - anchor) * width
+            hits = sum(start - 5 < bx < end + 5 and abs(by - sy) < 11 for bx, by in taken)
+            outside = start < left + 2 or end > right + 10 or not low + 6 < sy < high + 6
+            costs.append(hits + 100 * outside)
+        sx, sy, anchor = spots[costs.index(min(costs))]
+        axes.annotate(
+            _short(label), (sx, sy), xycoords="figure pixels", color=colour, fontweight="bold", va="center",
+            ha={0.0: "left", 0.5: "center", 1.0: "right"}[anchor], annotation_clip=False,
+        )  # fmt: skip
+        taken += [(sx + (part / 8 - anchor) * width, sy) for part in range(9)]
+    return taken
 
-        sx, sy = min(spots, key=cost)
-        axes.annotate(_short(label), (sx, sy), xycoords="figure pixels", color=colour, fontweight="bold", va="center")
-        busy += [(sx + part * width / 8, sy) for part in range(9)]
+
+def _pixels(axes: Axes, lines: Sequence[Sequence[tuple[float, float]]]) -> list[tuple[float, float]]:
+    """Pixels along drawn lines, which names had better leave free."""
+    busy: list[tuple[float, float]] = []
+    for line in lines:
+        busy += _along([(float(x), float(y)) for x, y in axes.transData.transform(list(line))])
     return busy
 
 
 def _along(corners: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
     """Pixels along the lines between neighbouring points."""
     return [
-        (x0 + part / 6 * (x1 - x0), y0 + part / 6 * (y1 - y0))
-        for (x0, y0), (x1, y1) in zip(corners, corners[1:])  # noqa: B905 — one shorter by design
-        for part in range(7)
+        (x0 + part / 12 * (x1 - x0), y0 + part / 12 * (y1 - y0))
+        for (x0, y0), (x1, y1) in zip(corners, [*corners[1:], corners[-1]], strict=True)
+        for part in range(13)
     ]
 
 
 def _point_better(axes: Axes, busy: Sequence[tuple[float, float]]) -> None:
     """An arrow to the upper left, where the drawing is emptiest."""
     left, low, right, high = axes.bbox.extents
-    spots = [(left + fx * (right - left), low + fy * (high - low)) for fx in (0.12, 0.35, 0.6, 0.85) for fy in (0.2, 0.4, 0.6, 0.85)]
+    parts = [(across, up) for across in (0.15, 0.35, 0.6, 0.85) for up in (0.2, 0.4, 0.6, 0.8)]
+    spots = [(left + across * (right - left), low + up * (high - low)) for across, up in parts]
 
     def room(spot: tuple[float, float]) -> float:
         return min(((x - spot[0]) ** 2 + (y - spot[1]) ** 2 for x, y in busy), default=0)
 
     x, y = max(spots, key=room)
     arrow = {"arrowstyle": "-|>", "color": INK, "alpha": 0.55, "linewidth": 1.4, "mutation_scale": 13}
-    axes.annotate("", (x - 16, y + 22), (x + 8, y - 2), xycoords="figure pixels", textcoords="figure pixels", arrowprops=arrow)
-    axes.annotate("better", (x + 2, y - 13), xycoords="figure pixels", alpha=0.7, fontstyle="italic", ha="center", va="center")
+    pixels = "figure pixels"
+    axes.annotate("", (x - 16, y + 22), (x + 8, y - 2), xycoords=pixels, textcoords=pixels, arrowprops=arrow)
+    axes.annotate("better", (x + 2, y - 14), xycoords=pixels, alpha=0.7, fontstyle="italic", ha="center", va="center")
 
 
 # -------------------------------------------------------------------------------------- SVG output
@@ -353,7 +351,7 @@ def _svg(figure: Figure, name: str, description: str) -> str:
     text = re.sub(r"<style[^>]*>.*?</style>", "", text, flags=re.DOTALL)  # it would rule the whole page
     text = re.sub(r'\bid="', f'id="{name}-', text)
     text = text.replace("url(#", f"url(#{name}-").replace('xlink:href="#', f'href="#{name}-')
-    text = re.sub(r"(font: [^;\"<]*?px) [^;\"<]*", rf"\1 {FONT_STACK}", text)
+    text = re.sub(r"(font: [^;\"<]*?px |font-family: )[^;\"<]*", rf"\1{FONT_STACK}", text)
     text = re.sub(r"#fe00([0-9a-f]{2})", lambda match: f"var(--run-{int(match[1], 16)})", text)
     text = text.replace(INK, "currentColor").replace(PAPER, "var(--surface)")
     box = re.search(r'viewBox="[^"]*"', text)

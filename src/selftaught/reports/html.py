@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
@@ -31,7 +32,7 @@ from selftaught.reports.tables import (
 
 SCHEMA = 1
 SHOWN_ANSWERS = 40  # the others wait in a fold
-LONG_ANSWER = 320  # characters; beyond it the answer is folded
+LONG_ANSWER = 240  # characters; beyond it the answer is folded
 MAX_LEARNING_CHARTS = 4
 
 GROUP_NAMES = {
@@ -109,7 +110,8 @@ def _view(report: Mapping[str, Any]) -> dict[str, Any]:
         "checks": report.get("checks") or [],
         "configs": _configs(report),
         "facts": _facts(report),
-        "probes": probes_of(report),
+        "has_best": len(trained_of(report)) > 1,
+        "has_probe_changes": bool(base_of(report) and probes_of(report)),
     }
 
 
@@ -133,6 +135,7 @@ class Row:
 
     label: str
     hint: str
+    count: str = ""
     cells: list[Cell] = field(default_factory=list)
 
 
@@ -146,7 +149,7 @@ def _sections(report: Mapping[str, Any]) -> list[dict[str, Any]]:
     cost = [
         *_plain_row(report, "seconds", "Training time", "", duration),
         *_plain_row(report, "steps", "Optimiser steps", "", str, compare=False),
-        *_plain_row(report, "tokens", "Tokens learned from", "", lambda value: f"{value:,}".replace(",", "\u202f"), compare=False),
+        *_plain_row(report, "tokens", "Tokens learned from", "", _thousands, compare=False),
         *_plain_row(report, "peak_memory_gib", "Peak memory", "", lambda value: f"{value:.1f} GiB"),
     ]
     parts = (("Learned", learned), ("Kept", kept), ("Cost", cost))
@@ -157,14 +160,14 @@ def _accuracy_row(report: Mapping[str, Any], name: str) -> Row:
     row = Row(*GROUP_NAMES.get(name, (_spaced(name), "")))
     shares = [run["accuracy"].get(name) for run in report["runs"]]
     total = next((share["total"] for share in shares if share), 0)
-    row.hint = ", ".join(part for part in (row.hint, f"{total} asked" if total else "") if part)
+    row.count = f"{total} asked" if total else ""
     for share in shares:
         if share is None:
             row.cells.append(Cell(NOTHING))
             continue
         bar = {"low": 100 * share["low"], "span": 100 * (share["high"] - share["low"]), "at": 100 * share["value"]}
         row.cells.append(Cell(percent(share["value"]), interval(share), bar=bar))
-    _mark_best(row, [share and share["value"] for share in shares], max)
+    _mark_best(report, row, [share and share["value"] for share in shares], max)
     return row
 
 
@@ -181,7 +184,7 @@ def _probe_row(report: Mapping[str, Any], name: str) -> Row:
             moved = change(share, before)
             tone = ("up" if moved.points > 0 else "down") if moved.beyond_noise else ""
             row.cells.append(Cell(percent(share["value"]), _change_words(moved.points, tone), tone))
-    _mark_best(row, [share and share["value"] for share in shares], max)
+    _mark_best(report, row, [share and share["value"] for share in shares], max)
     return row
 
 
@@ -193,7 +196,7 @@ def _mean_row(report: Mapping[str, Any]) -> Row:
     for run, mean in zip(report["runs"], means, strict=True):
         detail = "" if mean is None or before is None or run is base else _change_words(100 * (mean - before), "")
         row.cells.append(Cell(NOTHING if mean is None else percent(mean), detail))
-    _mark_best(row, means, max)
+    _mark_best(report, row, means, max)
     return row
 
 
@@ -209,19 +212,20 @@ def _plain_row(
     values = [run.get(key) for run in report["runs"]]
     if not any(value is not None and run is not base for run, value in zip(report["runs"], values, strict=True)):
         return []
-    row.cells = [Cell(NOTHING if value is None else words(value)) for value in values]
+    row.cells = [Cell(NOTHING if value is None else _unbroken(words(value))) for value in values]
     if compare:
-        rivals = [None if run is base else value for run, value in zip(report["runs"], values, strict=True)]
-        _mark_best(row, rivals, min)
+        _mark_best(report, row, values, min)
     return [row]
 
 
-def _mark_best(row: Row, values: Sequence[float | None], pick: Callable[..., float]) -> None:
-    """Marks the best cells, unless there is nothing to compare or all are alike."""
-    known = [value for value in values if value is not None]
+def _mark_best(report: Mapping[str, Any], row: Row, values: Sequence[float | None], pick: Callable[..., float]) -> None:
+    """Marks the best cells among the trained runs, unless there is nothing to compare or all are alike."""
+    base = base_of(report)
+    rivals = [None if run is base else value for run, value in zip(report["runs"], values, strict=True)]
+    known = [value for value in rivals if value is not None]
     if len(set(known)) < 2:
         return
-    for cell, value in zip(row.cells, values, strict=True):
+    for cell, value in zip(row.cells, rivals, strict=True):
         cell.best = value is not None and value == pick(known)
 
 
@@ -241,7 +245,7 @@ def _lift(lift: Mapping[str, Any] | None) -> dict[str, Any] | None:
 
 def _learning(report: Mapping[str, Any]) -> list[dict[str, str]]:
     """A chart for each of the first groups that curves were measured on."""
-    drawn = []
+    drawn: list[dict[str, str]] = []
     for index, name in enumerate(groups_of(report)):
         chart = charts.learning_chart(report, name, f"learning{index}")
         if chart is not None and len(drawn) < MAX_LEARNING_CHARTS:
@@ -326,7 +330,8 @@ def _configs(report: Mapping[str, Any]) -> list[dict[str, Any]]:
 def _flatten(tree: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
     rows: list[tuple[str, str]] = []
     for key, value in tree.items():
-        rows += _flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else [(f"{prefix}{key}", _value(value))]
+        name = f"{prefix}{key}"
+        rows += _flatten(value, f"{name}.") if isinstance(value, Mapping) else [(name, _value(value))]
     return rows
 
 
@@ -334,7 +339,7 @@ def _value(value: Any) -> str:
     if value is None:
         return "none"
     if isinstance(value, bool):
-        return "yes" if value else "no"
+        return "true" if value else "false"  # as in a recipe
     return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
@@ -364,6 +369,15 @@ def _facts(report: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("Made", report["created"]),
     ]
     return [(name, value) for name, value in rows if value]
+
+
+def _thousands(value: int) -> str:
+    return f"{value:,}".replace(",", "\N{NARROW NO-BREAK SPACE}")
+
+
+def _unbroken(quantity: str) -> str:
+    """Keeps each number on one line with its unit: "6 min" and "42 s" may part, "42" and "s" may not."""
+    return re.sub(r"(?<=\d) (?=[A-Za-z])", "\N{NO-BREAK SPACE}", quantity)
 
 
 def _spaced(name: str) -> str:

@@ -133,7 +133,7 @@ def lift_line(lift: Mapping[str, Any] | None) -> str:
     line = (
         f"Shown the demonstration, the untrained model answers {shown['correct']} of {shown['total']} right "
         f"({percent(shown['value'])}), without it {plain['correct']} of {plain['total']} "
-        f"({percent(plain['value'])}): a lift of {signed(100 * lift['lift'])} points."
+        f"({percent(plain['value'])}): a lift of {signed(100 * lift['lift']).lstrip('+')} points."
     )
     return f"{line} {lift['warning']}" if lift.get("warning") else line
 
@@ -147,10 +147,10 @@ def headline(report: Report) -> str:
     if base is None:
         share = runs[0]["accuracy"][group]
         return (
-            f"{runs[0]['label']} answers {share['correct']} of {share['total']} {group_words(report, group)} right "
+            f"{runs[0]['label']} answers {share['correct']} of {share['total']} {group_words(group)} right "
             f"({percent(share['value'])})."
         )
-    sentence = "; ".join(_clause(report, run, group, first=place == 0) for place, run in enumerate(runs)) + "."
+    sentence = "; ".join(_clause(report, run, group, place == 0) for place, run in enumerate(runs)) + "."
     if group in base["accuracy"]:
         sentence += f" Before training it was {percent(base['accuracy'][group]['value'])}."
     return sentence
@@ -163,7 +163,8 @@ def _clause(report: Report, run: Run, group: str, first: bool) -> str:
     if facts:
         words = f"{run['label']} learned {value}" + (" of the new facts" if first else "")
     else:
-        words = f"{run['label']} answers {value}" + (f" of {group_words(report, group)} right" if first else "")
+        taught = "the questions it was taught" if group == "direct" else f"the {group_words(group)}"
+        words = f"{run['label']} answers {value}" + (f" of {taught} right" if first else "")
     if run.get("drift_nats") is None:
         return words
     moved = nats(run["drift_nats"])
@@ -172,11 +173,10 @@ def _clause(report: Report, run: Run, group: str, first: bool) -> str:
     return f"{words} and moved it {moved}"
 
 
-def group_words(report: Report, group: str) -> str:
-    """A group within a sentence: "the questions it was taught", "the “hard” questions"."""
-    if group == "direct":
-        return "the questions it was taught" if base_of(report) else "the direct questions"
-    return f"the “{group}” questions"
+def group_words(group: str) -> str:
+    """A group within a sentence: "direct questions", "“hard” questions"."""
+    known = {"direct": "direct", "paraphrase": "paraphrased", "indirect": "indirect"}
+    return f"{known.get(group, f'“{group}”')} questions"
 
 
 # -------------------------------------------------------------------------------- terminal table

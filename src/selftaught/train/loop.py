@@ -16,6 +16,7 @@ from selftaught.files import write_text
 from selftaught.models.load import LanguageModel, load_model
 from selftaught.models.teacher import TeacherModel
 from selftaught.prompts import student_prompt, teacher_prompt
+from selftaught.train.anchor import Anchor
 from selftaught.train.batch import batch_indices
 from selftaught.train.checkpoint import latest_checkpoint, save_checkpoint
 from selftaught.train.optim import Optimizer, learning_rate
@@ -40,6 +41,7 @@ class StepReport:
         learning_rate: of this step.
         teacher_share: share of completions that the teacher drew.
         completion_tokens: mean length of the completions learned from.
+        anchor_nats: KL(base‖student) a token on the anchor's rows; None without an anchor.
         ended_share: share of rollouts that ended by themselves.
         seconds: training time so far, evaluations and checkpoints left out.
         tokens: completion tokens learned from so far.
@@ -55,6 +57,7 @@ class StepReport:
     learning_rate: float
     teacher_share: float
     completion_tokens: float
+    anchor_nats: float | None
     ended_share: float
     seconds: float
     tokens: int
@@ -78,8 +81,8 @@ class Callbacks:
 
     Attributes:
         on_step: after every step.
-        on_evaluate: every `evaluate_every` steps and after the last one, with the student; what it
-            returns is appended to the record's curve beside the step and the seconds.
+        on_evaluate: every `evaluate_every` steps before the last, with the student; what it returns is
+            appended to the record's curve beside the step and the seconds.
     """
 
     on_step: Callable[[StepReport], None] = lambda report: None
@@ -111,23 +114,24 @@ def train(
     """
     callbacks = callbacks or Callbacks()
     student = load_model(source, dtype=config.dtype, masters=True)
-    rows = prepare_rows(examples, student, config)
+    config, rows = prepare(examples, student, config)
     student = _with_adapters(student, config)
     optimizer = Optimizer(student, config)
     teacher = TeacherModel(student, config.teacher, config.prefix_cache_mib << 20)
     teacher.start(student, optimizer.masters)
+    anchor = Anchor(student, config.anchor, config.seed) if config.method == "sdft" and config.anchor.rows else None
     record, first = RunRecord(), 0
     if checkpoints is not None and (found := latest_checkpoint(checkpoints)) is not None:
         optimizer.load_state(found.tensors)
         teacher.load_state(found.tensors)
         record, first = RunRecord(**found.records), found.step
 
-    for step in range(first, config.steps):
+    for step in range(first, config.total_steps):
         started = time.perf_counter()
         batch = [rows[index] for index in batch_indices(len(rows), config.batch_size, step, config.seed)]
         # ------------------------------------------------------------------ the one training step
         if config.method == "sdft":
-            output = sdft_step(student, teacher, optimizer, batch, config, step)
+            output = sdft_step(student, teacher, optimizer, batch, config, step, anchor)
         else:
             output = sft_step(student, optimizer, batch, config, step)
         # -----------------------------------------------------------------------------------------
@@ -137,18 +141,20 @@ def train(
         record.steps.append({"step": report.step, "loss": report.loss, "gap_nats": report.gap_nats})
         callbacks.on_step(report)
         done = step + 1
-        due = config.evaluate_every and done % config.evaluate_every == 0
-        if callbacks.on_evaluate is not None and (due or done == config.steps):
+        due = config.evaluate_every and done % config.evaluate_every == 0 and done < config.total_steps
+        if callbacks.on_evaluate is not None and due:
             values = callbacks.on_evaluate(student, done)
             record.curve.append({"step": done, "seconds": round(record.seconds, 2), **values})
-        if checkpoints is not None and (done % config.checkpoint_every == 0 or done == config.steps):
+        if checkpoints is not None and (done % config.checkpoint_every == 0 or done == config.total_steps):
             tensors = {**optimizer.state(), **teacher.state()}
             save_checkpoint(checkpoints, done, tensors, asdict(record), config.keep_checkpoints)
     return student, record
 
 
-def prepare_rows(examples: Sequence[Example], model: LanguageModel, config: LearnConfig) -> list[TrainRow]:
-    """Turns the examples to teach into token ids, and checks that every one fits.
+def prepare(
+    examples: Sequence[Example], model: LanguageModel, config: LearnConfig
+) -> tuple[LearnConfig, list[TrainRow]]:
+    """Turns the examples to teach into token ids, checks that every one fits, and resolves the configuration.
 
     Raises:
         DataError: nothing to teach; a row without a demonstration; a prompt that does not fit.
@@ -156,7 +162,10 @@ def prepare_rows(examples: Sequence[Example], model: LanguageModel, config: Lear
     taught = [example for example in examples if example.split == "train"]
     if not taught:
         raise DataError("nothing to teach: the data has no row of split 'train'")
-    rows = [_row(example, model, config) for example in taught]
+    demonstrations = [_target(example, model) for example in taught]
+    num_documents = len({example.context for example in taught if example.context}) if config.sft_documents else 0
+    config = config.resolve(len(taught) + num_documents, max(map(len, demonstrations)))
+    rows = [_row(example, target, model, config) for example, target in zip(taught, demonstrations, strict=True)]
     if config.method == "sft" and config.sft_documents:
         documents = dict.fromkeys(example.context for example in taught if example.context)
         if not documents:
@@ -165,16 +174,20 @@ def prepare_rows(examples: Sequence[Example], model: LanguageModel, config: Lear
         for number, document in enumerate(documents, 1):
             target = (*model.tokenizer(document, add_special_tokens=False)["input_ids"], stop)
             rows.append(TrainRow(f"document-{number}", (stop,), (), target))
-    return rows
+    return config, rows
 
 
-def _row(example: Example, model: LanguageModel, config: LearnConfig) -> TrainRow:
+def _target(example: Example, model: LanguageModel) -> tuple[int, ...]:
+    """The demonstration's tokens and the stop token."""
     if not example.demonstration:
         raise DataError(f"row {example.id!r}: has no demonstration to learn from")
+    return (*model.tokenizer(example.demonstration, add_special_tokens=False)["input_ids"], model.tokenizer.eos_token_id)
+
+
+def _row(example: Example, target: tuple[int, ...], model: LanguageModel, config: LearnConfig) -> TrainRow:
     tokenizer = model.tokenizer
     prompt = tuple(student_prompt(example, tokenizer))
-    target = (*tokenizer(example.demonstration, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id)
-    room = model.max_tokens - config.rollout.max_new_tokens
+    room = model.max_tokens - config.completion_limit
     if len(prompt) + len(target) > model.max_tokens or len(prompt) > room:
         raise DataError(f"row {example.id!r}: {len(prompt)} prompt tokens do not fit the model's {model.max_tokens}")
     if config.method != "sdft":
@@ -213,13 +226,14 @@ def _report(
     sample = student.tokenizer.decode(rollouts[-1].ids, skip_special_tokens=True) if rollouts else ""
     return StepReport(
         step=step + 1,
-        steps=config.steps,
+        steps=config.total_steps,
         loss=output.loss,
         gap_nats=output.gap_nats,
         grad_norm=output.grad_norm,
         learning_rate=learning_rate(config, step),
         teacher_share=teacher_share(config, step) if rollouts else 0.0,
         completion_tokens=output.num_tokens / len(batch),
+        anchor_nats=output.anchor_nats,
         ended_share=sum(c.ended for c in rollouts) / len(rollouts) if rollouts else 1.0,
         seconds=record.seconds,
         tokens=record.tokens,

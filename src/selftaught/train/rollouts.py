@@ -21,7 +21,7 @@ def teacher_share(config: LearnConfig, step: int) -> float:
     `teacher_share_end` of the run every completion is the student's own (after arXiv 2605.16865).
     """
     rollout = config.rollout
-    end = rollout.teacher_share_end * config.steps
+    end = rollout.teacher_share_end * config.total_steps
     return rollout.teacher_share * max(0.0, 1 - step / end) if end > 0 else 0.0
 
 
@@ -44,7 +44,7 @@ def draw_rollouts(
         step: 0-based; seeds follow from it.
     """
     rollout = config.rollout
-    sampling = Sampling(rollout.max_new_tokens, rollout.temperature, rollout.top_p)
+    sampling = Sampling(config.completion_limit, rollout.temperature, rollout.top_p)
     seeds = [row_seed(config.seed, step, row) for row in range(len(student_prompts))]
     num_teacher = round(teacher_share(config, step) * len(student_prompts))
     completions: list[Completion] = []

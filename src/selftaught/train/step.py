@@ -17,6 +17,7 @@ from selftaught.models.load import LanguageModel
 from selftaught.models.score import student_hidden, teacher_hidden
 from selftaught.models.teacher import TeacherModel
 from selftaught.rollout.sampler import Completion
+from selftaught.train.anchor import Anchor
 from selftaught.train.optim import Optimizer
 from selftaught.train.rollouts import draw_rollouts
 
@@ -49,6 +50,7 @@ class StepOutput:
         grad_norm: before clipping.
         completions: what was learned from.
         num_tokens: completion tokens learned from.
+        anchor_nats: KL(base‖student) a token on the anchor's rows; None without an anchor.
     """
 
     loss: float
@@ -56,6 +58,7 @@ class StepOutput:
     grad_norm: float
     completions: list[Completion]
     num_tokens: int
+    anchor_nats: float | None = None
 
 
 def sdft_step(
@@ -65,6 +68,7 @@ def sdft_step(
     rows: Sequence[TrainRow],
     config: LearnConfig,
     step: int,
+    anchor: Anchor | None = None,
 ) -> StepOutput:
     """Moves the student, token by token, towards the teacher's distribution over sampled answers.
 
@@ -75,6 +79,7 @@ def sdft_step(
         rows: the step's batch.
         config: of the run.
         step: 0-based.
+        anchor: holds the student to the base model on other prompts; None does not.
 
     Raises:
         TrainingError: the loss or its gradient is not finite; no weight has been changed.
@@ -103,13 +108,14 @@ def sdft_step(
         output.loss.backward()
         loss += output.loss.item()
         nats += output.nats.sum().item()
-    check_finite(loss, step)
+    anchor_nats = anchor.backward(student, step, config.microbatch_tokens) if anchor is not None else None
+    check_finite(loss + (anchor_nats or 0.0), step)
 
     # 4. optimiser and teacher update
     grad_norm = optimizer.step(step)
     teacher.update(student, optimizer.masters)
     num_tokens = sum(map(len, answers))
-    return StepOutput(loss, nats / num_tokens, grad_norm, completions, num_tokens)
+    return StepOutput(loss, nats / num_tokens, grad_norm, completions, num_tokens, anchor_nats)
 
 
 def check_finite(loss: float, step: int) -> None:

@@ -38,8 +38,7 @@ def share(correct: int, total: int) -> dict[str, Any]:
 
 def shares(values: tuple[float, ...], totals: dict[str, int]) -> dict[str, Any]:
     return {
-        name: share(round(value * total), total)
-        for value, (name, total) in zip(values, totals.items(), strict=True)
+        name: share(round(value * total), total) for value, (name, total) in zip(values, totals.items(), strict=True)
     }
 
 
@@ -158,7 +157,12 @@ def quickstart() -> dict[str, Any]:
             ],
             "checks": [
                 {"name": "SDFT direct accuracy", "target": "≥ 85%", "value": "91.7%", "met": True},
-                {"name": "SDFT drift against SFT at equal accuracy", "target": "≤ 0.5 ×", "value": "0.29 ×", "met": True},
+                {
+                    "name": "SDFT drift against SFT at equal accuracy",
+                    "target": "≤ 0.5 ×",
+                    "value": "0.29 ×",
+                    "met": True,
+                },
                 {"name": "Whole quick start", "target": "≤ 15 min", "value": "16 min 2 s", "met": False},
             ],
         }

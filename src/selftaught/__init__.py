@@ -1,0 +1,62 @@
+"""selftaught: teach a language model skill after skill by self-distillation.
+
+    import selftaught
+    report = selftaught.learn("facts.jsonl", model="smollm2-135m", out="runs/facts")
+    print(selftaught.ask("runs/facts", "What is the refund window?"))
+
+Importing it is instant: torch is loaded by the functions that need it.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from selftaught._version import __version__
+from selftaught.errors import ArtifactError, ConfigError, DataError, ModelError, SelftaughtError, TrainingError
+from selftaught.types import Example, Message, Scorer
+
+if TYPE_CHECKING:
+    from selftaught.api import ask, check, evaluate
+    from selftaught.config import LearnConfig, load_config
+    from selftaught.continual import learn
+    from selftaught.data import load_examples
+    from selftaught.quickstart import quickstart
+
+_LAZY = {
+    "LearnConfig": "selftaught.config",
+    "ask": "selftaught.api",
+    "check": "selftaught.api",
+    "evaluate": "selftaught.api",
+    "learn": "selftaught.continual",
+    "load_config": "selftaught.config",
+    "load_examples": "selftaught.data",
+    "quickstart": "selftaught.quickstart",
+}
+
+__all__ = [
+    "ArtifactError",
+    "ConfigError",
+    "DataError",
+    "Example",
+    "LearnConfig",
+    "Message",
+    "ModelError",
+    "Scorer",
+    "SelftaughtError",
+    "TrainingError",
+    "__version__",
+    "ask",
+    "check",
+    "evaluate",
+    "learn",
+    "load_config",
+    "load_examples",
+    "quickstart",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(import_module(_LAZY[name]), name)
+    raise AttributeError(f"module 'selftaught' has no attribute {name!r}")

@@ -1,0 +1,194 @@
+"""All commands. Each parses its words, calls the library, and shows the result."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Teach a language model skill after skill by self-distillation, and measure what it gained and forgot.",
+)
+
+Model = Annotated[str, typer.Option("--model", "-m", help="Embedded name, model or run directory, or hub id.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines on standard output.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with the interrupted run in --out.")]
+Recipe = Annotated[Path | None, typer.Option("--recipe", "-r", help="TOML file with configuration.")]
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", "-s", help="Change one setting: -s learning_rate=1e-4 -s teacher.kind=ema")
+]
+
+
+@app.callback(invoke_without_command=True)
+def common(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and leave.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of errors.")] = False,
+) -> None:
+    if version:
+        from selftaught._version import __version__
+
+        print(__version__)
+        raise typer.Exit
+    if debug:
+        os.environ["SELFTAUGHT_DEBUG"] = "1"
+    from selftaught.runtime import prepare
+
+    prepare()
+
+
+@app.command()
+def quickstart(
+    model: Model = "smollm2-135m",
+    out: Annotated[Path, typer.Option(help="Folder for models and report.")] = Path("runs/quickstart"),
+    resume: Resume = False,
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+) -> None:
+    """Teach 12 invented disasters by SDFT and by SFT, and compare: about a quarter of an hour on 2 cores.
+
+    Settings are changed by method: -s sdft.learning_rate=1e-4.
+    """
+    from selftaught.cli.progress import Progress
+    from selftaught.quickstart import LABELS
+    from selftaught.quickstart import quickstart as run
+
+    with Progress(LABELS, quiet=as_json) as progress:
+        report = run(model, out, resume, overrides or (), watch=progress)
+    _show(report, out, as_json, out / "sdft", "In which country did the Alvorim wildfire burn?")
+
+
+@app.command()
+def learn(
+    data: Annotated[str, typer.Argument(help="JSONL, CSV or Parquet file, or hub data set (owner/name).")],
+    model: Model = "smollm2-135m",
+    method: Annotated[str | None, typer.Option(help="sdft (self-distillation, the default) or sft.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder for the taught model and its report.")] = Path("runs/learn"),
+    recipe: Recipe = None,
+    overrides: Overrides = None,
+    resume: Resume = False,
+    as_json: AsJson = False,
+) -> None:
+    """Teach a model from your demonstrations, and measure what it gained and forgot."""
+    from selftaught.cli.progress import Progress
+    from selftaught.config import load_config
+    from selftaught.continual import learn as run
+
+    config = load_config(recipe, [*([f"method={method}"] if method else []), *(overrides or [])])
+    with Progress({"base": "base", config.method: config.method.upper()}, quiet=as_json) as progress:
+        report = run(data, model, out, config, resume, progress)
+    question = next((item["question"] for item in report["answers"]), "Hello!")
+    _show(report, out, as_json, out, question)
+
+
+@app.command()
+def check(
+    data: Annotated[str, typer.Argument(help="JSONL, CSV or Parquet file, or hub data set (owner/name).")],
+    model: Model = "smollm2-135m",
+    recipe: Recipe = None,
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+) -> None:
+    """Validate data and measure the lift: can the model use the demonstrations in its context?"""
+    from selftaught import api
+    from selftaught.config import load_config
+    from selftaught.reports import lift_line
+
+    found = api.check(data, model, load_config(recipe, overrides or ()))
+    if as_json:
+        _print_json(found)
+        return
+    groups = ", ".join(f"{count} {group}" for group, count in found["groups"].items())
+    print(f"{found['rows']} rows are valid ({groups}); {found['train_rows']} to teach.")
+    print(lift_line(found["lift"]))
+
+
+@app.command()
+def evaluate(
+    model: Annotated[str, typer.Argument(help="Embedded name, model or run directory, or hub id.")],
+    data: Annotated[str, typer.Argument(help="JSONL, CSV or Parquet file, or hub data set (owner/name).")],
+    probes: Annotated[bool, typer.Option("--probes", help="Also ask the retention probes.")] = False,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")] = 64,
+    show: Annotated[int, typer.Option(min=0, help="Number of answers to print.")] = 5,
+    as_json: AsJson = False,
+) -> None:
+    """Ask a model every question of a data set and score its answers."""
+    from selftaught import api
+
+    found = api.evaluate(model, data, max_new_tokens, probes)
+    if as_json:
+        _print_json(found)
+        return
+    for group, share in {**found["accuracy"], **found["probes"]}.items():
+        low, high = share["low"], share["high"]
+        print(f"{group:<16} {share['value']:6.1%}  ({share['correct']}/{share['total']}, 95%: {low:.0%}–{high:.0%})")
+    for result in found["results"][:show]:
+        print(f"{'✓' if result['correct'] else '✗'} {result['id']}: {' '.join(result['completion'].split())}")
+
+
+@app.command()
+def ask(
+    model: Annotated[str, typer.Argument(help="Embedded name, model or run directory, or hub id.")],
+    prompt: Annotated[str | None, typer.Argument(help="A question; without one, a conversation begins.")] = None,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")] = 256,
+    temperature: Annotated[float, typer.Option(min=0, help="0 always gives the likeliest answer.")] = 0.0,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    system: Annotated[str | None, typer.Option(help="A system prompt.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Ask a model something: one answer, or a conversation."""
+    from selftaught.api import Chat
+    from selftaught.errors import DataError
+
+    if prompt is not None and not prompt.strip():
+        raise DataError("the question is empty")
+    chat = Chat(model, max_new_tokens, temperature, seed, system)
+    if prompt is not None:
+        reply = chat.say(prompt)
+        _print_json({"model": model, "prompt": prompt, "completion": reply}) if as_json else print(reply)
+        return
+    if sys.stdin.isatty():
+        print("Ask away; an empty line or Ctrl-D ends.")
+    while True:
+        try:
+            line = input("> " if sys.stdin.isatty() else "")
+        except EOFError:
+            break
+        if not line.strip():
+            break
+        print(chat.say(line))
+
+
+def _show(report: dict[str, Any], out: Path, as_json: bool, taught: Path, question: str) -> None:
+    """The end of a run: the table, the checks, where things lie, and how to ask."""
+    if as_json:
+        _print_json(report)
+        return
+    from rich.console import Console
+
+    from selftaught.reports import headline_table, lift_line
+
+    console = Console()
+    if report["lift"]:
+        console.print(lift_line(report["lift"]), markup=False)
+    console.print(headline_table(report))
+    for comparison in report["comparisons"]:
+        console.print(comparison["statement"], markup=False)
+    for row in report["checks"]:
+        mark = "[green]✓[/]" if row["met"] else "[red]✗[/]"
+        console.print(f"{mark} {row['name']}: {row['value']} (target {row['target']})")
+    console.print(f"Report: {out / 'report.html'} (and report.json)", markup=False, soft_wrap=True)
+    shown = json.dumps(question, ensure_ascii=False)
+    console.print(f"The taught model is in {taught / 'model'}; ask it: selftaught ask {taught} {shown}", markup=False, soft_wrap=True)
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, indent=2, ensure_ascii=False))

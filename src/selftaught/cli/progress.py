@@ -1,0 +1,109 @@
+"""Live progress of jobs in the terminal: one block a job; plain lines where there is no terminal."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from selftaught.continual import Event
+
+LINE_SECONDS = 15.0  # between plain lines of one job
+
+
+class Progress:
+    """Shows events; call it with each.
+
+    Args:
+        labels: of the jobs, by name, in order.
+        quiet: show nothing (the result is printed as JSON).
+    """
+
+    def __init__(self, labels: Mapping[str, str], quiet: bool = False) -> None:
+        self._labels = labels
+        self._quiet = quiet
+        self._stage = dict.fromkeys(labels, "waiting")
+        self._values: dict[str, dict[str, Any]] = {name: {} for name in labels}
+        self._samples: dict[str, tuple[str, str]] = {}
+        self._watched: dict[str, str] = {}
+        self._last_line = dict.fromkeys(labels, 0.0)
+        self._console = Console(stderr=True)
+        live = self._console.is_terminal and not quiet
+        self._live = Live(console=self._console, refresh_per_second=4, get_renderable=self._render) if live else None
+
+    def __enter__(self) -> Progress:
+        if self._live:
+            self._live.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._live:
+            self._live.stop()
+
+    def __call__(self, event: Event) -> None:
+        changed = self._stage.get(event.job) != event.stage
+        self._stage[event.job] = event.stage
+        if event.stage == "training" and event.values:
+            self._values[event.job] = event.values
+            self._keep_sample(event.job, event.values)
+        elif event.stage in ("measuring", "evaluating"):
+            self._values[event.job] = {**self._values.get(event.job, {}), **event.values}
+        if self._live is None and not self._quiet:
+            self._print_line(event, changed)
+
+    def _keep_sample(self, job: str, values: Mapping[str, Any]) -> None:
+        """Follows one row, the first that was shown, so that its answer is seen changing."""
+        if values["sample"] and self._watched.setdefault(job, values["sample_id"]) == values["sample_id"]:
+            self._samples[job] = (f"step {values['step']}, {values['sample_id']}", values["sample"])
+
+    def _print_line(self, event: Event, changed: bool) -> None:
+        now = time.monotonic()
+        if not changed and now - self._last_line.get(event.job, 0.0) < LINE_SECONDS:
+            return
+        self._last_line[event.job] = now
+        print(f"{self._labels.get(event.job, event.job)}: {self._line(event.job)}", file=sys.stderr, flush=True)
+
+    def _line(self, job: str) -> str:
+        stage, values = self._stage[job], self._values.get(job, {})
+        if stage == "training" and "loss" in values:
+            return training_line(values)
+        detail = f" ({values['what']})" if stage == "measuring" and "what" in values else ""
+        return stage + detail
+
+    def _render(self) -> Group:
+        table = Table.grid(padding=(0, 2))
+        table.add_column(no_wrap=True, style="bold")
+        table.add_column(width=20)
+        table.add_column(overflow="fold")
+        for job, label in self._labels.items():
+            values = self._values.get(job, {})
+            share = values.get("step", 0) / values["steps"] if "steps" in values else 0.0
+            share = 1.0 if self._stage[job] == "done" else share
+            table.add_row(label, ProgressBar(total=1.0, completed=share, width=20), self._line(job))
+            if job in self._samples and self._stage[job] != "done":
+                where, text = self._samples[job]
+                table.add_row("", "", Text(f"“{' '.join(text.split())[:160]}” ({where})", style="italic dim"))
+        return Group(table)
+
+
+def training_line(values: Mapping[str, Any]) -> str:
+    """One step in a line: loss, gap, length, speed, time left."""
+    seconds = max(values["seconds"], 1e-9)
+    left = seconds / values["step"] * (values["steps"] - values["step"])
+    parts = [
+        f"step {values['step']}/{values['steps']}",
+        f"loss {values['loss']:.3f}",
+        f"gap {values['gap_nats']:.3f} nats/token" if values["teacher_share"] is not None and values["sample"] else "",
+        f"length {values['completion_tokens']:.0f}",
+        f"{values['tokens'] / seconds:.0f} tokens/s",
+        f"{int(left // 60)}:{int(left % 60):02} left",
+    ]
+    return "  ".join(part for part in parts if part)

@@ -1,0 +1,96 @@
+"""The anchor: what the base model says on prompts that nobody teaches, held in place while it learns.
+
+The base model makes the prompts itself: shown only where a user's turn begins, a chat model writes one,
+and then answers it. So no data is needed, and none that is measured later is seen. Each step adds
+
+    weight · mean over anchor rows of mean over tokens of KL(base‖student)
+
+to the loss, which is drift itself, on the model's own everyday talk (after arXiv 2609.24646).
+
+Legend: N completion tokens, H hidden size.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from selftaught.config import AnchorConfig, LossConfig
+from selftaught.losses.distillation import Head, distillation_loss, sequence_weights
+from selftaught.models.batching import microbatches
+from selftaught.models.load import LanguageModel
+from selftaught.models.prefill import prefill
+from selftaught.models.score import student_hidden
+from selftaught.rollout.sampler import Sampling
+from selftaught.rollout.torch_sampler import sample
+from selftaught.train.batch import batch_indices, row_seed
+
+USER_MARK = "\x00user\x00"
+GROUP_ROWS = 32  # sampled at a time
+
+
+@dataclass(frozen=True)
+class AnchorRow:
+    """A prompt that the base wrote, its answer, and its states at each token of the answer."""
+
+    prompt: tuple[int, ...]
+    completion: tuple[int, ...]
+    hidden: Tensor  # [N, H]
+
+
+class Anchor:
+    """Rows drawn once from the base model, and the loss that holds the student to them.
+
+    Args:
+        base: the model before it is taught.
+        config: number of rows, their length and weight.
+        seed: of the rows.
+    """
+
+    def __init__(self, base: LanguageModel, config: AnchorConfig, seed: int) -> None:
+        self.config = config
+        self.seed = seed
+        head = base.head.detached()
+        self._head = Head(head.weight.clone(), None if head.bias is None else head.bias.clone())
+        self._rows = draw_rows(base, config, seed)
+
+    def backward(self, student: LanguageModel, step: int, microbatch_tokens: int) -> float:
+        """Adds the anchor's gradient for a step (0-based), and returns its mean KL(base‖student) a token."""
+        picked = batch_indices(len(self._rows), self.config.rows, step, self.seed)
+        rows = [self._rows[index] for index in picked]
+        total = 0.0
+        for group in microbatches([len(row.prompt) + len(row.completion) for row in rows], microbatch_tokens):
+            members = [rows[index] for index in group]
+            states = student_hidden(student, [row.prompt for row in members], [row.completion for row in members])
+            weights = sequence_weights([len(row.completion) for row in members], len(rows)) * self.config.weight
+            base_states = torch.cat([row.hidden for row in members])
+            output = distillation_loss(states, student.head, base_states, self._head, weights, LossConfig())
+            output.loss.backward()
+            total += output.loss.item()
+        return total / self.config.weight
+
+
+@torch.no_grad()
+def draw_rows(base: LanguageModel, config: AnchorConfig, seed: int) -> list[AnchorRow]:
+    """Has the base write `config.pool` user turns and answer them, at temperature 1."""
+    opening, closing = user_turn(base)
+    rows: list[AnchorRow] = []
+    for first in range(0, config.pool, GROUP_ROWS):
+        numbers = range(first, min(first + GROUP_ROWS, config.pool))
+        sampling = Sampling(config.max_new_tokens, temperature=1.0)
+        turns = sample(base, prefill(base, [opening] * len(numbers)), sampling, [row_seed(seed, -1, n) for n in numbers])
+        asked = [(*opening, *(t for t in turn.ids if t not in base.stop_ids), *closing) for turn in turns]
+        answers = sample(base, prefill(base, asked), sampling, [row_seed(seed, -2, n) for n in numbers])
+        for prompt, answer in zip(asked, answers, strict=True):
+            rows.append(AnchorRow(prompt, answer.ids, student_hidden(base, [prompt], [answer.ids])))
+    return rows
+
+
+def user_turn(model: LanguageModel) -> tuple[list[int], list[int]]:
+    """The tokens of the chat template before and after a user's first turn."""
+    turns = [{"role": "user", "content": USER_MARK}]
+    text = model.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+    before, _, after = text.partition(USER_MARK)
+    return tuple(model.tokenizer(part, add_special_tokens=False)["input_ids"] for part in (before, after))  # type: ignore[return-value]
