@@ -13,8 +13,13 @@ CHAT_TEMPLATE = (
 )
 
 
-def make_tiny_model(folder: Path, chat_template: str | None = CHAT_TEMPLATE, seed: int = 0) -> Path:
-    """Writes a two-layer Llama with a byte tokenizer as a transformers directory."""
+def make_tiny_model(
+    folder: Path, chat_template: str | None = CHAT_TEMPLATE, seed: int = 0, scale: float = 1.0
+) -> Path:
+    """Writes a two-layer Llama with a byte tokenizer as a transformers directory.
+
+    A fresh model's distributions are all but uniform; a `scale` of its matrices above 1 gives it opinions.
+    """
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -42,6 +47,10 @@ def make_tiny_model(folder: Path, chat_template: str | None = CHAT_TEMPLATE, see
         bos_token_id=1,
     )
     model = LlamaForCausalLM(config)
+    with torch.no_grad():
+        for weight in model.parameters():
+            if weight.dim() > 1:
+                weight.mul_(scale)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
@@ -51,6 +60,12 @@ def make_tiny_model(folder: Path, chat_template: str | None = CHAT_TEMPLATE, see
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Directory of the tiny model; do not write into it."""
     return make_tiny_model(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="session")
+def sharp_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Directory of a tiny model whose next-token distributions are far from uniform; do not write into it."""
+    return make_tiny_model(tmp_path_factory.mktemp("sharp"), scale=12.0)
 
 
 @pytest.fixture

@@ -9,7 +9,9 @@ Importing it is instant: torch is loaded by the functions that need it.
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from selftaught._version import __version__
@@ -56,7 +58,20 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    if name in _LAZY:
-        return getattr(import_module(_LAZY[name]), name)
-    raise AttributeError(f"module 'selftaught' has no attribute {name!r}")
+class _Package(ModuleType):
+    """Keeps `selftaught.evaluate` and `selftaught.quickstart` the functions.
+
+    Importing a submodule makes it an attribute of its package; two of ours are named as a function is.
+    """
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not (name in _LAZY and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+    def __getattr__(self, name: str) -> Any:
+        if name in _LAZY:
+            return getattr(import_module(_LAZY[name]), name)
+        raise AttributeError(f"module 'selftaught' has no attribute {name!r}")
+
+
+sys.modules[__name__].__class__ = _Package

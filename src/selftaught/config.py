@@ -28,6 +28,9 @@ class Config(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+__all__ = ["LearnConfig", "load_config", "merged", "parse_config", "parse_override", "tomllib"]
+
+
 # ---------------------------------------------------------------------------------------- objective
 
 
@@ -98,12 +101,13 @@ class PromptConfig(Config):
     """
 
     knowledge: str = Field(
-        "{context}\n\nExample of a good answer to the question \"{question}\": {demonstration}\n\n"
-        "Now answer the question in your own words: {question}",
+        "Read this report:\n{context}\n\n{question}\n\nThis is an example for a response to the question:\n"
+        "{demonstration}\n\nNow answer with a response of your own.",
         description="Used when the row has a document: {context}, {demonstration}, {question}.",
     )
     skill: str = Field(
-        "{question}\n\nThis is an example of a good answer:\n{demonstration}\n\nNow give an answer of your own.",
+        "{question}\n\nThis is an example for a response to the question:\n{demonstration}\n\n"
+        "Now answer with a response of your own.",
         description="Used when the row has no document: {demonstration}, {question}.",
     )
     document: str = Field(
@@ -152,12 +156,17 @@ class RolloutConfig(Config):
 
     sampler: TorchSampler = Field(TorchSampler(), description="The engine that draws completions.")
     max_new_tokens: int | None = Field(
-        None, ge=1, description="A completion ends here at the latest; left out, the longest demonstration and half as much."
+        None,
+        ge=1,
+        description="A completion ends here at the latest; left out, the longest demonstration and half as much.",
     )
     temperature: float = Field(1.0, ge=0, description="Sampling temperature; 0 is greedy.")
     top_p: float = Field(1.0, gt=0, le=1, description="Sample from the likeliest tokens that hold this much mass.")
     teacher_share: float = Field(
         1.0, ge=0, le=1, description="Share of a batch's completions drawn from the teacher at the first step."
+    )
+    teacher_draws: int = Field(
+        2, ge=1, description="Completions that a frozen teacher draws of each row, kept and used in turn."
     )
     teacher_share_end: float = Field(
         0.5, ge=0, le=1, description="Part of the run after which that share, falling linearly, has reached 0."
@@ -278,7 +287,11 @@ def merged(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
     result = dict(base)
     for key, value in top.items():
         old = result.get(key)
-        if isinstance(value, Mapping) and isinstance(old, Mapping) and value.get("kind", old.get("kind")) == old.get("kind"):
+        if (
+            isinstance(value, Mapping)
+            and isinstance(old, Mapping)
+            and value.get("kind", old.get("kind")) == old.get("kind")
+        ):
             result[key] = merged(old, value)
         else:
             result[key] = value

@@ -6,9 +6,8 @@ model and a `run.json`; a job whose `run.json` is there is done, and is never do
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -47,13 +46,14 @@ class Job:
         label: how reports call it.
         model: what is taught (or, without a config, only measured).
         config: how it is taught; None measures the untouched model, and checks the lift.
+        lift_config: whose templates the lift is checked with.
     """
 
     name: str
     label: str
     model: str
     config: LearnConfig | None
-    lift_config: LearnConfig = LearnConfig()
+    lift_config: LearnConfig | None = None
 
 
 def finished(folder: Path) -> dict[str, Any] | None:
@@ -87,8 +87,9 @@ def _measure_base(job: Job, examples: Sequence[Example], watch: Watch) -> dict[s
     from selftaught.models.load import load_model
     from selftaught.train.loop import prepare
 
-    model = load_model(job.model, dtype=job.lift_config.dtype)
-    config, _ = prepare(examples, model, job.lift_config)
+    config = job.lift_config or LearnConfig()
+    model = load_model(job.model, dtype=config.dtype)
+    config, _ = prepare(examples, model, config)
     watch(Event(job.name, "checking the lift", {}))
     lift = check_lift(model, examples, config.prompts, config.completion_limit)
     watch(Event(job.name, "lift", lift.as_dict()))
@@ -216,11 +217,14 @@ def prepare_folder(out: Path, request: dict[str, Any], resume: bool) -> None:
         ConfigError: there is another run in it.
     """
     path = out / "request.json"
-    if not path.exists():
-        if out.exists() and any(out.iterdir()):
-            raise ArtifactError(f"{out}: is not empty and holds no run of ours; choose another --out")
+    if out.exists() and not out.is_dir():
+        raise ArtifactError(f"{out}: is a file, not a folder; choose another --out")
+    found = {entry.name for entry in out.iterdir() if not entry.name.startswith(".")} if out.exists() else set()
+    if found <= {path.name}:  # nothing has been done yet, or the last try ended at once on a wrong model or wrong data
         write_json(path, request)
         return
+    if path.name not in found:
+        raise ArtifactError(f"{out}: is not empty and holds no run of ours; choose another --out")
     if not resume:
         raise ArtifactError(f"{out}: already holds a run; add --resume to go on with it, or choose another --out")
     before = read_json(path)

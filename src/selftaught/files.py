@@ -49,8 +49,8 @@ def write_text(path: Path, text: str) -> None:
                 file.write(text)
                 file.flush()
                 os.fsync(file.fileno())
-            os.chmod(name, 0o644)
-            os.replace(name, path)
+            Path(name).chmod(0o644)
+            Path(name).replace(path)
         except BaseException:
             Path(name).unlink(missing_ok=True)
             raise
@@ -94,12 +94,12 @@ def whole_directory(path: Path) -> Iterator[Path]:
             yield draft
             write_json(draft / MANIFEST, {name: sha256_of(draft / name) for name in _members(draft)})
             for name in _members(draft):
-                os.chmod(draft / name, 0o644)
+                (draft / name).chmod(0o644)
                 _sync(draft / name)
-            os.chmod(draft, 0o755)
+            draft.chmod(0o755)
             if path.exists():
-                os.replace(path, aside)
-            os.replace(draft, path)
+                path.replace(aside)
+            draft.replace(path)
             _sync(path.parent)
         except BaseException:
             shutil.rmtree(draft, ignore_errors=True)
@@ -115,7 +115,7 @@ def recover_directory(path: Path) -> None:
         if path.exists():
             shutil.rmtree(aside, ignore_errors=True)
         else:
-            os.replace(aside, path)
+            aside.replace(path)
     for draft in path.parent.glob(f".{path.name}.*.tmp"):
         shutil.rmtree(draft, ignore_errors=True)
 
@@ -145,6 +145,10 @@ def _readable_write_errors(path: Path) -> Iterator[None]:
         yield
     except ArtifactError:
         raise
-    except OSError as error:
-        reason = error.strerror or str(error)
+    except Exception as error:
+        from safetensors import SafetensorError  # what a full disk is to safetensors
+
+        if not isinstance(error, (OSError, SafetensorError)):
+            raise
+        reason = getattr(error, "strerror", None) or str(error)
         raise ArtifactError(f"{path}: cannot be written ({reason}); free some space or choose another place") from error

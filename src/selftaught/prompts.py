@@ -39,7 +39,9 @@ def fill(template: str, example: Example) -> str:
         "question": example.question,
     }
     pieces = _split_fields(template)
-    return "".join(values[piece[1:-1]] if piece[1:-1] in values and piece.startswith("{") else piece for piece in pieces)
+    return "".join(
+        values[piece[1:-1]] if piece[1:-1] in values and piece.startswith("{") else piece for piece in pieces
+    )
 
 
 def _split_fields(template: str) -> list[str]:
@@ -81,7 +83,9 @@ def student_prompt(example: Example, tokenizer: ChatTokenizer) -> list[int]:
     return render(example.prompt, tokenizer)
 
 
-def teacher_prompt(example: Example, tokenizer: ChatTokenizer, config: PromptConfig, limit: int | None = None) -> list[int]:
+def teacher_prompt(
+    example: Example, tokenizer: ChatTokenizer, config: PromptConfig, limit: int | None = None
+) -> list[int]:
     """Token ids of what the teacher sees, never truncated.
 
     Raises:

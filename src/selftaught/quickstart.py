@@ -111,7 +111,12 @@ def checks(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         ("SDFT's direct accuracy", "≥ 85%", f"{direct:.1%}", direct >= 0.85),
         ("SDFT's indirect accuracy", f"above SFT's {sft_indirect:.1%}", f"{indirect:.1%}", indirect > sft_indirect),
         (f"SDFT's drift, as a part of SFT's, at {level:.0%} direct accuracy", "≤ 0.5", f"{ratio:.2f}", ratio <= 0.5),
-        (f"Largest fall of a probe family ({worst})", "≤ 3 points", f"{100 * falls[worst]:.1f} points", falls[worst] <= 0.03),
+        (
+            f"Largest fall of a probe family ({worst})",
+            "≤ 3 points",
+            f"{100 * falls[worst]:.1f} points",
+            falls[worst] <= 0.03,
+        ),
     ]
     return [{"name": name, "target": target, "value": value, "met": bool(met)} for name, target, value, met in rows]
 

@@ -8,6 +8,7 @@ import os
 import platform
 import resource
 import sys
+import warnings
 
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3  # of glibc's mallopt
 
@@ -22,6 +23,8 @@ def prepare() -> None:
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    # transformers 5.23 reads its own deprecated attribute
+    warnings.filterwarnings("ignore", ".*is_gradient_checkpointing.*", FutureWarning)
     if sys.platform == "linux" and platform.libc_ver()[0] == "glibc":
         with contextlib.suppress(OSError, AttributeError):
             libc = ctypes.CDLL("libc.so.6")

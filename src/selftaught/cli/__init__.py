@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
+from typing import NoReturn
 
 from selftaught.errors import SelftaughtError
+
+INTERRUPTED = 130  # exit code after Ctrl-C, as shells have it
 
 
 def main() -> None:
@@ -20,5 +23,15 @@ def main() -> None:
         print(f"selftaught: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        print("\nselftaught: interrupted; run the same command with --resume to go on", file=sys.stderr)
-        sys.exit(130)
+        _interrupted()
+    except SystemExit as stop:
+        if stop.code == INTERRUPTED:  # typer has turned the interrupt into this
+            _interrupted()
+        raise
+
+
+def _interrupted() -> NoReturn:
+    resumable = {"quickstart", "learn"} & set(sys.argv[1:])
+    hint = "; run the same command with --resume to go on" if resumable else ""
+    print(f"selftaught: interrupted{hint}", file=sys.stderr)
+    sys.exit(INTERRUPTED)

@@ -187,7 +187,11 @@ def _show(report: dict[str, Any], out: Path, as_json: bool, taught: Path, questi
         console.print(f"{mark} {row['name']}: {row['value']} (target {row['target']})")
     console.print(f"Report: {out / 'report.html'} (and report.json)", markup=False, soft_wrap=True)
     shown = json.dumps(question, ensure_ascii=False)
-    console.print(f"The taught model is in {taught / 'model'}; ask it: selftaught ask {taught} {shown}", markup=False, soft_wrap=True)
+    console.print(
+        f"The taught model is in {taught / 'model'}; ask it: selftaught ask {taught} {shown}",
+        markup=False,
+        soft_wrap=True,
+    )
 
 
 def _print_json(value: Any) -> None:

@@ -117,7 +117,9 @@ class Lift:
         }
 
 
-def check_lift(model: LanguageModel, examples: Sequence[Example], prompts: PromptConfig, max_new_tokens: int = 32) -> Lift:
+def check_lift(
+    model: LanguageModel, examples: Sequence[Example], prompts: PromptConfig, max_new_tokens: int = 32
+) -> Lift:
     """Measures the lift over the examples that are taught."""
     taught = [example for example in examples if example.split == "train"]
     return Lift(
@@ -133,4 +135,3 @@ def accuracy_by_group(results: Sequence[ItemResult]) -> dict[str, dict[str, floa
 
 def _overall(results: Sequence[ItemResult]) -> Share:
     return Share(sum(result.correct for result in results), len(results))
-

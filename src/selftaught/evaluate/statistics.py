@@ -64,5 +64,5 @@ def mcnemar_p(before: Iterable[ItemResult], after: Iterable[ItemResult]) -> floa
         gained += result.correct and not old[result.id]
         lost += old[result.id] and not result.correct
     flipped, smaller = gained + lost, min(gained, lost)
-    tail = sum(math.comb(flipped, k) for k in range(smaller + 1)) / 2**flipped
+    tail = float(sum(math.comb(flipped, k) for k in range(smaller + 1)) / 2**flipped)
     return min(1.0, 2 * tail)

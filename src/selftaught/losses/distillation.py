@@ -120,7 +120,12 @@ def cross_entropy_loss(
 
 
 def chunked_loss(
-    hidden: Tensor, head: Head, token_loss: TokenLoss, weights: Tensor, chunk_tokens: int, clip_nats: float | None = None
+    hidden: Tensor,
+    head: Head,
+    token_loss: TokenLoss,
+    weights: Tensor,
+    chunk_tokens: int,
+    clip_nats: float | None = None,
 ) -> LossOutput:
     """Σ_n w_n · min(token_loss_n, clip) over all positions, holding one chunk's logits at a time."""
     loss, nats = _ChunkedLoss.apply(hidden, head.weight, head.bias, token_loss, weights, chunk_tokens, clip_nats)
@@ -174,7 +179,7 @@ class _ChunkedLoss(torch.autograd.Function):
         return total, nats
 
     @staticmethod
-    def backward(ctx: Any, grad_total: Tensor, _grad_nats: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad_total: Tensor, _grad_nats: Tensor) -> tuple[Tensor | None, ...]:
         grad_hidden, grad_weight, grad_bias = ctx.grads
         weight_dtype, bias_dtype = ctx.dtypes
         return (

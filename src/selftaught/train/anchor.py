@@ -80,7 +80,9 @@ def draw_rows(base: LanguageModel, config: AnchorConfig, seed: int) -> list[Anch
     for first in range(0, config.pool, GROUP_ROWS):
         numbers = range(first, min(first + GROUP_ROWS, config.pool))
         sampling = Sampling(config.max_new_tokens, temperature=1.0)
-        turns = sample(base, prefill(base, [opening] * len(numbers)), sampling, [row_seed(seed, -1, n) for n in numbers])
+        turns = sample(
+            base, prefill(base, [opening] * len(numbers)), sampling, [row_seed(seed, -1, n) for n in numbers]
+        )
         asked = [(*opening, *(t for t in turn.ids if t not in base.stop_ids), *closing) for turn in turns]
         answers = sample(base, prefill(base, asked), sampling, [row_seed(seed, -2, n) for n in numbers])
         for prompt, answer in zip(asked, answers, strict=True):
@@ -93,4 +95,5 @@ def user_turn(model: LanguageModel) -> tuple[list[int], list[int]]:
     turns = [{"role": "user", "content": USER_MARK}]
     text = model.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
     before, _, after = text.partition(USER_MARK)
-    return tuple(model.tokenizer(part, add_special_tokens=False)["input_ids"] for part in (before, after))  # type: ignore[return-value]
+    opening, closing = (model.tokenizer(part, add_special_tokens=False)["input_ids"] for part in (before, after))
+    return opening, closing

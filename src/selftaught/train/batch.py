@@ -3,6 +3,24 @@
 from __future__ import annotations
 
 import random
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class TrainRow:
+    """A row ready for training, as token ids.
+
+    Attributes:
+        id: the example's id.
+        prompt: what the student sees.
+        teacher_prompt: what the teacher sees (SDFT).
+        target: the demonstration's tokens (SFT).
+    """
+
+    id: str
+    prompt: tuple[int, ...]
+    teacher_prompt: tuple[int, ...] = ()
+    target: tuple[int, ...] = ()
 
 
 def batch_indices(num_items: int, batch_size: int, step: int, seed: int) -> list[int]:
@@ -23,6 +41,6 @@ def _epoch_order(num_items: int, epoch: int, seed: int) -> list[int]:
     return order
 
 
-def row_seed(seed: int, step: int, row: int) -> int:
-    """The seed of one row's rollout in one step."""
-    return random.Random(f"rollout/{seed}/{step}/{row}").getrandbits(62)
+def row_seed(seed: int, stream: int | str, row: int) -> int:
+    """The seed of one row's rollout in one stream, such as a step."""
+    return random.Random(f"rollout/{seed}/{stream}/{row}").getrandbits(62)

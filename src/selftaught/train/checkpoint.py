@@ -37,16 +37,11 @@ def save_checkpoint(
     Raises:
         ArtifactError: the disk is full or cannot be written; older checkpoints are untouched.
     """
-    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    path = folder / f"step-{step:06d}"
-    try:
-        with whole_directory(path) as draft:
-            save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, draft / "state.safetensors")
-            write_json(draft / "state.json", {"step": step, "records": records})
-    except SafetensorError as error:
-        raise ArtifactError(f"{path}: cannot be written ({error}); free some space or choose another place") from error
+    with whole_directory(folder / f"step-{step:06d}") as draft:
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, draft / "state.safetensors")
+        write_json(draft / "state.json", {"step": step, "records": records})
     for old in _steps(folder)[:-keep]:
         shutil.rmtree(old, ignore_errors=True)
 

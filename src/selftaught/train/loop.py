@@ -17,12 +17,12 @@ from selftaught.models.load import LanguageModel, load_model
 from selftaught.models.teacher import TeacherModel
 from selftaught.prompts import student_prompt, teacher_prompt
 from selftaught.train.anchor import Anchor
-from selftaught.train.batch import batch_indices
+from selftaught.train.batch import TrainRow, batch_indices
 from selftaught.train.checkpoint import latest_checkpoint, save_checkpoint
 from selftaught.train.optim import Optimizer, learning_rate
-from selftaught.train.rollouts import teacher_share
+from selftaught.train.rollouts import Rollouts, teacher_share
 from selftaught.train.sft import sft_step
-from selftaught.train.step import StepOutput, TrainRow, sdft_step
+from selftaught.train.step import StepOutput, sdft_step
 from selftaught.types import Example
 
 logger = logging.getLogger(__name__)
@@ -120,6 +120,7 @@ def train(
     teacher = TeacherModel(student, config.teacher, config.prefix_cache_mib << 20)
     teacher.start(student, optimizer.masters)
     anchor = Anchor(student, config.anchor, config.seed) if config.method == "sdft" and config.anchor.rows else None
+    rollouts = Rollouts(student, teacher, rows, config)
     record, first = RunRecord(), 0
     if checkpoints is not None and (found := latest_checkpoint(checkpoints)) is not None:
         optimizer.load_state(found.tensors)
@@ -128,10 +129,11 @@ def train(
 
     for step in range(first, config.total_steps):
         started = time.perf_counter()
-        batch = [rows[index] for index in batch_indices(len(rows), config.batch_size, step, config.seed)]
+        indices = batch_indices(len(rows), config.batch_size, step, config.seed)
+        batch = [rows[index] for index in indices]
         # ------------------------------------------------------------------ the one training step
         if config.method == "sdft":
-            output = sdft_step(student, teacher, optimizer, batch, config, step, anchor)
+            output = sdft_step(student, teacher, rollouts, optimizer, rows, indices, config, step, anchor)
         else:
             output = sft_step(student, optimizer, batch, config, step)
         # -----------------------------------------------------------------------------------------
@@ -181,7 +183,10 @@ def _target(example: Example, model: LanguageModel) -> tuple[int, ...]:
     """The demonstration's tokens and the stop token."""
     if not example.demonstration:
         raise DataError(f"row {example.id!r}: has no demonstration to learn from")
-    return (*model.tokenizer(example.demonstration, add_special_tokens=False)["input_ids"], model.tokenizer.eos_token_id)
+    return (
+        *model.tokenizer(example.demonstration, add_special_tokens=False)["input_ids"],
+        model.tokenizer.eos_token_id,
+    )
 
 
 def _row(example: Example, target: tuple[int, ...], model: LanguageModel, config: LearnConfig) -> TrainRow:

@@ -11,8 +11,9 @@ from selftaught.losses.distillation import cross_entropy_loss, sequence_weights
 from selftaught.models.batching import microbatches
 from selftaught.models.load import LanguageModel
 from selftaught.models.score import student_hidden
+from selftaught.train.batch import TrainRow
 from selftaught.train.optim import Optimizer
-from selftaught.train.step import StepOutput, TrainRow, check_finite
+from selftaught.train.step import StepOutput, check_finite
 
 
 def sft_step(

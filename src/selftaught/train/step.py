@@ -9,34 +9,20 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
+
 from selftaught.config import LearnConfig
 from selftaught.errors import TrainingError
 from selftaught.losses.distillation import distillation_loss, sequence_weights
 from selftaught.models.batching import microbatches
 from selftaught.models.load import LanguageModel
-from selftaught.models.score import student_hidden, teacher_hidden
+from selftaught.models.score import student_hidden
 from selftaught.models.teacher import TeacherModel
 from selftaught.rollout.sampler import Completion
 from selftaught.train.anchor import Anchor
+from selftaught.train.batch import TrainRow
 from selftaught.train.optim import Optimizer
-from selftaught.train.rollouts import draw_rollouts
-
-
-@dataclass(frozen=True)
-class TrainRow:
-    """A row ready for training, as token ids.
-
-    Attributes:
-        id: the example's id.
-        prompt: what the student sees.
-        teacher_prompt: what the teacher sees (SDFT).
-        target: the demonstration's tokens (SFT).
-    """
-
-    id: str
-    prompt: tuple[int, ...]
-    teacher_prompt: tuple[int, ...] = ()
-    target: tuple[int, ...] = ()
+from selftaught.train.rollouts import Rollouts
 
 
 @dataclass(frozen=True)
@@ -64,8 +50,10 @@ class StepOutput:
 def sdft_step(
     student: LanguageModel,
     teacher: TeacherModel,
+    rollouts: Rollouts,
     optimizer: Optimizer,
     rows: Sequence[TrainRow],
+    indices: Sequence[int],
     config: LearnConfig,
     step: int,
     anchor: Anchor | None = None,
@@ -75,8 +63,10 @@ def sdft_step(
     Args:
         student: the model being taught; sees `row.prompt`.
         teacher: the model shown the demonstration; sees `row.teacher_prompt`.
+        rollouts: draws the student's answers and has the teacher score them.
         optimizer: holds the student's masters.
-        rows: the step's batch.
+        rows: all rows that are taught.
+        indices: the step's batch among them.
         config: of the run.
         step: 0-based.
         anchor: holds the student to the base model on other prompts; None does not.
@@ -84,26 +74,22 @@ def sdft_step(
     Raises:
         TrainingError: the loss or its gradient is not finite; no weight has been changed.
     """
-    prompts = [row.prompt for row in rows]
-    with teacher.active():
-        teacher_prefill = teacher.prefills.get([row.teacher_prompt for row in rows])
-
-    # 1. sample: the student answers on its own
-    completions = draw_rollouts(student, teacher, prompts, teacher_prefill, config, step)
-    answers = [completion.ids for completion in completions]
+    # 1. sample: the student answers on its own; the teacher scores every token of the answer
+    drawn = rollouts.draw(indices, step)
+    prompts = [rows[index].prompt for index in indices]
+    answers = [rollout.completion.ids for rollout in drawn]
+    with teacher.active() as teacher_model:
+        teacher_head = teacher_model.head.detached()
 
     loss, nats = 0.0, 0.0
-    for group in microbatches([len(p) + len(a) for p, a in zip(prompts, answers, strict=True)], config.microbatch_tokens):
+    for group in microbatches([len(p) + len(a) for p, a in zip(prompts, answers)], config.microbatch_tokens):
+        # 2. the student scores the same tokens, without the demonstration
         group_answers = [answers[row] for row in group]
-
-        # 2. score: teacher and student predict every token of the answer
-        with teacher.active() as teacher_model:
-            teacher_states = teacher_hidden(teacher_model, teacher_prefill.rows(group), group_answers)  # [N, H]
-            teacher_head = teacher_model.head.detached()
         student_states = student_hidden(student, [prompts[row] for row in group], group_answers)  # [N, H]
+        teacher_states = torch.cat([drawn[row].teacher_states for row in group])  # [N, H]
 
         # 3. loss and backward: a divergence over the vocabulary at every token
-        weights = sequence_weights([len(a) for a in group_answers], len(rows), config.loss.skip_tokens)
+        weights = sequence_weights([len(a) for a in group_answers], len(indices), config.loss.skip_tokens)
         output = distillation_loss(student_states, student.head, teacher_states, teacher_head, weights, config.loss)
         output.loss.backward()
         loss += output.loss.item()
@@ -115,6 +101,7 @@ def sdft_step(
     grad_norm = optimizer.step(step)
     teacher.update(student, optimizer.masters)
     num_tokens = sum(map(len, answers))
+    completions = [rollout.completion for rollout in drawn]
     return StepOutput(loss, nats / num_tokens, grad_norm, completions, num_tokens, anchor_nats)
 
 

@@ -1,0 +1,166 @@
+"""Runs the command line in processes of its own, as a user would, and quickly.
+
+Importing torch takes seconds, so `start` forks each command from one server process that has it loaded
+already (multiprocessing's forkserver). Output goes to files, each command is a session of its own, and a
+signal reaches all of it, as Ctrl-C in a terminal does. `python_m` is the plain slow way.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+PRELOADED = [
+    "selftaught.cli.app",
+    "selftaught.quickstart",
+    "selftaught.train.loop",
+    "selftaught.evaluate.drift",
+    "selftaught.reports",
+    "peft",
+    "transformers.models.llama.modeling_llama",
+]
+# One thread a process, and no network that could be waited for.
+ENVIRONMENT = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PIP_NO_INDEX": "1", "NO_COLOR": "1", "COLUMNS": "120"}
+
+QUICK = [
+    *["-s", "probes=false", "-s", "batch_size=2", "-s", "anchor.pool=4", "-s", "anchor.rows=1"],
+    *["-s", "rollout.max_new_tokens=8", "-s", "warmup_steps=1", "-s", "learning_rate=3e-3"],
+]
+"""Settings with which the tiny model learns a little in a second."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def error_line(self) -> str:
+        """What a command that failed as it should said: one line, and exit code 2."""
+        assert self.code == 2, (self.code, self.err)
+        assert self.out == ""
+        lines = self.err.splitlines()
+        assert len(lines) == 1 and lines[0].startswith("selftaught: "), self.err
+        return lines[0]
+
+    @property
+    def json(self) -> Any:
+        """Its standard output, which holds JSON and nothing else."""
+        assert self.code == 0, self.err
+        return json.loads(self.out)
+
+
+class Running:
+    """A command at work."""
+
+    def __init__(self, args: tuple[str, ...], environment: Mapping[str, str], max_file_bytes: int | None) -> None:
+        self._folder = Path(tempfile.mkdtemp(prefix="selftaught-test-"))
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(PRELOADED)
+        target_args = (args, dict(environment), str(self._folder), max_file_bytes)
+        self._process = context.Process(target=_command, args=target_args)
+        self._process.start()
+
+    def signal(self, number: int) -> None:
+        """Sends a signal to the command and to all processes that it started."""
+        assert self._process.pid is not None
+        for _ in range(200):  # until it leads its own group
+            if (self._folder / "begun").exists():
+                break
+            time.sleep(0.05)
+        os.killpg(self._process.pid, number)
+
+    def kill_when(self, ready: Callable[[], bool], timeout: float = 60.0) -> None:
+        """Kills it, and waits for its end, as soon as something is so."""
+        self.wait_until(ready, timeout)
+        self.signal(signal.SIGKILL)
+        assert self.wait().code == -signal.SIGKILL
+
+    def wait_until(self, ready: Callable[[], bool], timeout: float = 60.0) -> None:
+        """Waits until something is so; that the command ends first is an error."""
+        end = time.monotonic() + timeout
+        while not ready():
+            assert self._process.is_alive(), f"it ended too soon: {self.wait()}"
+            assert time.monotonic() < end, "it took too long"
+            time.sleep(0.002)
+
+    def wait(self, timeout: float = 120.0) -> Outcome:
+        """Its end."""
+        self._process.join(timeout)
+        if self._process.exitcode is None:
+            self.signal(signal.SIGKILL)
+            self._process.join()
+            raise AssertionError(f"it took more than {timeout} seconds")
+        out, err = ((self._folder / name).read_text(encoding="utf-8") for name in ("out", "err"))
+        shutil.rmtree(self._folder)
+        return Outcome(self._process.exitcode, out, err)
+
+
+def start(
+    *args: object, environment: Mapping[str, str] | None = None, max_file_bytes: int | None = None
+) -> Running:
+    """Starts `selftaught args…`.
+
+    Args:
+        args: words of the command line.
+        environment: variables to set.
+        max_file_bytes: no file may grow beyond this, which is what a full disk looks like to a program.
+    """
+    return Running(tuple(map(str, args)), {**ENVIRONMENT, **(environment or {})}, max_file_bytes)
+
+
+def run(*args: object, **options: Any) -> Outcome:
+    """`start`, and wait for the end."""
+    return start(*args, **options).wait()
+
+
+def python_m(*args: object) -> Outcome:
+    """`python -m selftaught args…` in a fresh interpreter."""
+    done = subprocess.run(
+        [sys.executable, "-m", "selftaught", *map(str, args)],
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        env={**os.environ, **ENVIRONMENT},
+        check=False,
+        timeout=120,
+    )
+    return Outcome(done.returncode, done.stdout, done.stderr)
+
+
+def _command(args: tuple[str, ...], environment: dict[str, str], folder: str, max_file_bytes: int | None) -> None:
+    os.setsid()
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number, name in ((1, "out"), (2, "err")):
+        file = os.open(Path(folder) / name, os.O_WRONLY | os.O_CREAT)
+        os.dup2(file, number)
+        os.close(file)
+    # multiprocessing gives a child no standard input; the parent's own is not wanted either
+    sys.stdout, sys.stderr = (open(number, "w", encoding="utf-8", closefd=False) for number in (1, 2))  # noqa: PTH123, SIM115
+    os.environ.update(environment)
+    if max_file_bytes is not None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (max_file_bytes, max_file_bytes))
+    sys.argv = ["selftaught", *args]
+    Path(folder, "begun").touch()
+    from selftaught.cli import main
+
+    try:
+        main()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()

@@ -1,0 +1,81 @@
+"""Rows, configurations and models for the training tests."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from selftaught.config import LearnConfig, parse_config
+from selftaught.models.load import LanguageModel, load_model
+from selftaught.train.loop import _with_adapters, prepare
+from selftaught.train.optim import Optimizer
+from selftaught.train.step import TrainRow
+from selftaught.types import Example, Message
+
+PLACES = [("Ola", "Lima"), ("Bex", "Rome"), ("Cid", "a town of the north, Oslo"), ("Dov", "Cork")]
+EXAMPLES = [
+    Example(
+        f"fact-{name}",
+        (Message("user", f"Where is {name}?" + " Say it." * number),),
+        demonstration=f"In {place}.",
+        context=f"{name} is in {place}." if number % 2 else None,
+    )
+    for number, (name, place) in enumerate(PLACES)
+]
+LORA = {"kind": "lora", "rank": 2, "alpha": 4.0}
+
+
+def tiny_config(**values: Any) -> LearnConfig:
+    """A short run without surprises: float32, constant rate, no anchor, the student's own completions."""
+    tree: dict[str, Any] = {
+        "steps": 4,
+        "batch_size": 4,
+        "learning_rate": 1e-3,
+        "schedule": "constant",
+        "warmup_steps": 0,
+        "dtype": "float32",
+        "anchor": {"rows": 0},
+        "rollout": {"max_new_tokens": 6, "teacher_share": 0.0},
+    }
+    return parse_config({**tree, **values}, "test")
+
+
+class Recorder(Optimizer):
+    """Keeps the gradients that each step was given."""
+
+    def __init__(self, student: LanguageModel, config: LearnConfig) -> None:
+        super().__init__(student, config)
+        self.gradients: list[dict[str, torch.Tensor]] = []
+
+    def step(self, step: int) -> float:
+        self.gradients.append({name: m.grad.clone() for name, m in self.masters.items() if m.grad is not None})
+        return super().step(step)
+
+
+def make_student(folder: Path, config: LearnConfig) -> tuple[LanguageModel, Recorder, LearnConfig, list[TrainRow]]:
+    """The student as `train` makes it, its optimiser, and the rows."""
+    student = load_model(folder, dtype=config.dtype, masters=True)
+    config, rows = prepare(EXAMPLES, student, config)
+    student = _with_adapters(student, config)
+    return student, Recorder(student, config), config, rows
+
+
+def same_prompts(rows: list[TrainRow]) -> list[TrainRow]:
+    """Rows whose teacher sees no more than the student."""
+    return [dataclasses.replace(row, teacher_prompt=row.prompt) for row in rows]
+
+
+def weights_of(model: LanguageModel) -> dict[str, torch.Tensor]:
+    """A copy of every weight."""
+    return {name: p.detach().clone() for name, p in model.model.named_parameters()}
+
+
+@torch.no_grad()
+def shake(tensors: dict[str, torch.Tensor], seed: int, scale: float = 0.05) -> None:
+    """Adds noise to tensors in place."""
+    generator = torch.Generator().manual_seed(seed)
+    for tensor in tensors.values():
+        tensor.add_(scale * torch.randn(tensor.shape, generator=generator))
