@@ -13,9 +13,7 @@ CHAT_TEMPLATE = (
 )
 
 
-def make_tiny_model(
-    folder: Path, chat_template: str | None = CHAT_TEMPLATE, seed: int = 0, scale: float = 1.0
-) -> Path:
+def make_tiny_model(folder: Path, chat_template: str | None = CHAT_TEMPLATE, seed: int = 0, scale: float = 1.0) -> Path:
     """Writes a two-layer Llama with a byte tokenizer as a transformers directory.
 
     A fresh model's distributions are all but uniform; a `scale` of its matrices above 1 gives it opinions.

@@ -111,9 +111,7 @@ class Running:
         return Outcome(self._process.exitcode, out, err)
 
 
-def start(
-    *args: object, environment: Mapping[str, str] | None = None, max_file_bytes: int | None = None
-) -> Running:
+def start(*args: object, environment: Mapping[str, str] | None = None, max_file_bytes: int | None = None) -> Running:
     """Starts `selftaught args…`.
 
     Args:
@@ -151,7 +149,7 @@ def _command(args: tuple[str, ...], environment: dict[str, str], folder: str, ma
         os.dup2(file, number)
         os.close(file)
     # multiprocessing gives a child no standard input; the parent's own is not wanted either
-    sys.stdout, sys.stderr = (open(number, "w", encoding="utf-8", closefd=False) for number in (1, 2))  # noqa: PTH123, SIM115
+    sys.stdout, sys.stderr = (open(number, "w", encoding="utf-8", closefd=False) for number in (1, 2))  # noqa: SIM115
     os.environ.update(environment)
     if max_file_bytes is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (max_file_bytes, max_file_bytes))

@@ -263,8 +263,8 @@ def _exactly(value: Any) -> Any:
 
 def _same_arguments(given: Mapping[str, Any], accepted: Mapping[str, Any]) -> bool:
     """Every argument has an accepted value; one that accepts "" may be missing."""
-    for name, options in accepted.items():
-        options = options if isinstance(options, list) else [options]
+    for name, listed in accepted.items():
+        options = listed if isinstance(listed, list) else [listed]
         fits = any(_same_value(given[name], option) for option in options) if name in given else "" in options
         if not fits:
             return False

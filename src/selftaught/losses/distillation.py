@@ -128,7 +128,8 @@ def chunked_loss(
     clip_nats: float | None = None,
 ) -> LossOutput:
     """Σ_n w_n · min(token_loss_n, clip) over all positions, holding one chunk's logits at a time."""
-    loss, nats = _ChunkedLoss.apply(hidden, head.weight, head.bias, token_loss, weights, chunk_tokens, clip_nats)
+    apply: Any = _ChunkedLoss.apply  # torch leaves it untyped
+    loss, nats = apply(hidden, head.weight, head.bias, token_loss, weights, chunk_tokens, clip_nats)
     return LossOutput(loss, nats)
 
 

@@ -188,7 +188,7 @@ def plane_chart(report: Mapping[str, Any], group: str, name: str) -> str | None:
             axes.plot([0], [height], marker="o", markersize=9, color=style.placeholder, clip_on=False, zorder=5)
             labels.append((0, height, base["label"], style.placeholder))
             drawn.append([(0, height)])
-        axes.set_xlim(0, 1.18 * max(max(x for line in drawn for x, _ in line), 1e-3))
+        axes.set_xlim(0, 1.18 * max([1e-3, *(x for line in drawn for x, _ in line)]))
         _percent_axis(axes)
         axes.set_xlabel("forgetting: drift from the base model, nats per token")
         figure.subplots_adjust(left=0.12, right=0.97, top=0.96, bottom=0.125)

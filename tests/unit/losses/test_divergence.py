@@ -100,7 +100,7 @@ def test_topk_with_its_tail_equals_the_reference_over_the_buckets(name: str) -> 
     buckets: list[tuple[list[float], list[float]]] = []
     for row in range(teacher.shape[0]):
         p, q = teacher[row].double().softmax(-1), student[row].double().softmax(-1)
-        kept = sorted(range(17), key=lambda v: -float(p[v]))[:k]  # noqa: B023
+        kept = sorted(range(17), key=lambda v: -float(p[v]))[:k]
         others = [v for v in range(17) if v not in kept]
         buckets.append(
             (

@@ -173,7 +173,8 @@ def test_an_even_grid_of_uniforms_gives_every_token_its_exact_share() -> None:
 
 
 @pytest.mark.parametrize(
-    ("top_p", "kept"), [(0.01, {3}), (0.49, {3}), (0.51, {3, 0}), (0.79, {3, 0}), (0.81, {3, 0, 2}), (1.0, {0, 1, 2, 3})]
+    ("top_p", "kept"),
+    [(0.01, {3}), (0.49, {3}), (0.51, {3, 0}), (0.79, {3, 0}), (0.81, {3, 0, 2}), (1.0, {0, 1, 2, 3})],
 )
 def test_top_p_keeps_the_likeliest_tokens_that_hold_the_mass(top_p: float, kept: set[int]) -> None:
     probs = torch.tensor([0.3, 0.05, 0.15, 0.5])

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from tiny_run import LORA, Recorder, make_student, shake, tiny_config, weights_of
 
 from selftaught.config import EmaTeacher, FrozenTeacher, LiveTeacher, Teacher
 from selftaught.models.load import LanguageModel, load_model
 from selftaught.models.teacher import TeacherModel
 from selftaught.train.step import sdft_step
-from tiny_run import LORA, Recorder, make_student, shake, tiny_config, weights_of
 
 IDS = torch.tensor([[5, 9, 33, 71, 2, 14]])
 
