@@ -25,7 +25,7 @@ else:
 class Config(BaseModel):
     """Base of all configuration: frozen, and unknown keys are errors."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 __all__ = ["LearnConfig", "load_config", "merged", "parse_config", "parse_override", "tomllib"]
@@ -210,7 +210,7 @@ class LearnConfig(Config):
         "auto", description="Compute type; auto takes bfloat16 where the processor really has it."
     )
     microbatch_tokens: int = Field(
-        512, ge=1, description="Padded tokens in one forward and backward pass; bounds memory, not the result."
+        1024, ge=1, description="Padded tokens in one forward and backward pass; bounds memory, not the result."
     )
     prefix_cache_mib: int = Field(
         1024, ge=0, description="Memory for the teacher's kept prompt keys and values; beyond it they are recomputed."

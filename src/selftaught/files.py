@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import os
@@ -116,7 +117,7 @@ def recover_directory(path: Path) -> None:
             shutil.rmtree(aside, ignore_errors=True)
         else:
             aside.replace(path)
-    for draft in path.parent.glob(f".{path.name}.*.tmp"):
+    for draft in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
         shutil.rmtree(draft, ignore_errors=True)
 
 
@@ -127,6 +128,8 @@ def verify_directory(path: Path) -> None:
         ArtifactError: a file is missing or has changed.
     """
     manifest = read_json(path / MANIFEST)
+    if not isinstance(manifest, dict):
+        raise ArtifactError(f"{path}: {MANIFEST} is damaged; delete this folder and make it again")
     for name, digest in manifest.items():
         if not (path / name).is_file():
             raise ArtifactError(f"{path}: {name} is missing; delete this folder and make it again")
@@ -146,9 +149,8 @@ def _readable_write_errors(path: Path) -> Iterator[None]:
     except ArtifactError:
         raise
     except Exception as error:
-        from safetensors import SafetensorError  # what a full disk is to safetensors
-
-        if not isinstance(error, (OSError, SafetensorError)):
+        # safetensors and tokenizers, written in Rust, raise errors of their own that end in "(os error 28)"
+        if not isinstance(error, OSError) and "(os error " not in str(error):
             raise
         reason = getattr(error, "strerror", None) or str(error)
         raise ArtifactError(f"{path}: cannot be written ({reason}); free some space or choose another place") from error

@@ -7,6 +7,7 @@ rewritten by a template to hold the demonstration (and the document, where the r
 from __future__ import annotations
 
 import dataclasses
+import re
 from typing import Any, Protocol
 
 from selftaught.config import PromptConfig
@@ -38,16 +39,7 @@ def fill(template: str, example: Example) -> str:
         "demonstration": example.demonstration or "",
         "question": example.question,
     }
-    pieces = _split_fields(template)
-    return "".join(
-        values[piece[1:-1]] if piece[1:-1] in values and piece.startswith("{") else piece for piece in pieces
-    )
-
-
-def _split_fields(template: str) -> list[str]:
-    import re
-
-    return re.split("(" + "|".join("{" + name + "}" for name in FIELDS) + ")", template)
+    return re.sub("{(" + "|".join(FIELDS) + ")}", lambda field: values[field[1]], template)
 
 
 def teacher_messages(example: Example, config: PromptConfig) -> tuple[Message, ...]:

@@ -19,7 +19,7 @@ from selftaught.config import LearnConfig, merged, parse_config, tomllib
 from selftaught.continual import Event, Job, Watch, finished, prepare_folder, run_job
 from selftaught.data import data_hash
 from selftaught.data.corpora import QUICKSTART_EVENTS, disasters
-from selftaught.errors import SelftaughtError, TrainingError
+from selftaught.errors import ConfigError, SelftaughtError, TrainingError
 from selftaught.reports.compose import compose_report, drift_at_accuracy
 from selftaught.runtime import num_cores, prepare
 from selftaught.types import Example
@@ -33,8 +33,13 @@ def quickstart_configs(overrides: Sequence[str] = ()) -> dict[str, LearnConfig]:
     from selftaught.config import parse_override
 
     tree = tomllib.loads(files("selftaught.recipes").joinpath("quickstart.toml").read_text(encoding="utf-8"))
+    known = tuple(tree)
     for override in overrides:
         tree = merged(tree, parse_override(override))
+    unknown = [name for name in tree if name not in known or not isinstance(tree[name], dict)]
+    if unknown:
+        names = ", ".join(known)
+        raise ConfigError(f"unknown method {unknown[0]!r}; begin the override with one of {names}: sdft.epochs=5")
     return {name: parse_config(table, f"quickstart.{name}") for name, table in tree.items()}
 
 

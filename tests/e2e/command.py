@@ -27,7 +27,10 @@ PRELOADED = [
     "selftaught.quickstart",
     "selftaught.train.loop",
     "selftaught.evaluate.drift",
-    "selftaught.reports",
+    "selftaught.reports.html",
+    "matplotlib.figure",
+    "matplotlib.projections",
+    "matplotlib.backends.backend_svg",
     "peft",
     "transformers.models.llama.modeling_llama",
 ]
@@ -36,6 +39,7 @@ ENVIRONMENT = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PIP_NO_INDEX": "1
 
 QUICK = [
     *["-s", "probes=false", "-s", "batch_size=2", "-s", "anchor.pool=4", "-s", "anchor.rows=1"],
+    *["-s", "anchor.max_new_tokens=8"],
     *["-s", "rollout.max_new_tokens=8", "-s", "warmup_steps=1", "-s", "learning_rate=3e-3"],
 ]
 """Settings with which the tiny model learns a little in a second."""
@@ -68,22 +72,33 @@ class Outcome:
 class Running:
     """A command at work."""
 
-    def __init__(self, args: tuple[str, ...], environment: Mapping[str, str], max_file_bytes: int | None) -> None:
+    def __init__(
+        self,
+        args: tuple[str, ...],
+        environment: Mapping[str, str],
+        max_file_bytes: int | None,
+        before: Callable[[], None] | None,
+    ) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="selftaught-test-"))
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(PRELOADED)
-        target_args = (args, dict(environment), str(self._folder), max_file_bytes)
+        target_args = (args, dict(environment), str(self._folder), max_file_bytes, before)
         self._process = context.Process(target=_command, args=target_args)
         self._process.start()
 
+    @property
+    def pid(self) -> int:
+        """Its process id, which is also its group's."""
+        assert self._process.pid is not None
+        return self._process.pid
+
     def signal(self, number: int) -> None:
         """Sends a signal to the command and to all processes that it started."""
-        assert self._process.pid is not None
         for _ in range(200):  # until it leads its own group
             if (self._folder / "begun").exists():
                 break
             time.sleep(0.05)
-        os.killpg(self._process.pid, number)
+        os.killpg(self.pid, number)
 
     def kill_when(self, ready: Callable[[], bool], timeout: float = 60.0) -> None:
         """Kills it, and waits for its end, as soon as something is so."""
@@ -111,15 +126,21 @@ class Running:
         return Outcome(self._process.exitcode, out, err)
 
 
-def start(*args: object, environment: Mapping[str, str] | None = None, max_file_bytes: int | None = None) -> Running:
+def start(
+    *args: object,
+    environment: Mapping[str, str] | None = None,
+    max_file_bytes: int | None = None,
+    before: Callable[[], None] | None = None,
+) -> Running:
     """Starts `selftaught args…`.
 
     Args:
         args: words of the command line.
         environment: variables to set.
         max_file_bytes: no file may grow beyond this, which is what a full disk looks like to a program.
+        before: called in the command's process before it begins; a function of a module.
     """
-    return Running(tuple(map(str, args)), {**ENVIRONMENT, **(environment or {})}, max_file_bytes)
+    return Running(tuple(map(str, args)), {**ENVIRONMENT, **(environment or {})}, max_file_bytes, before)
 
 
 def run(*args: object, **options: Any) -> Outcome:
@@ -141,18 +162,25 @@ def python_m(*args: object) -> Outcome:
     return Outcome(done.returncode, done.stdout, done.stderr)
 
 
-def _command(args: tuple[str, ...], environment: dict[str, str], folder: str, max_file_bytes: int | None) -> None:
+def _command(
+    args: tuple[str, ...],
+    environment: dict[str, str],
+    folder: str,
+    max_file_bytes: int | None,
+    before: Callable[[], None] | None,
+) -> None:
     os.setsid()
     signal.signal(signal.SIGINT, signal.default_int_handler)
     for number, name in ((1, "out"), (2, "err")):
         file = os.open(Path(folder) / name, os.O_WRONLY | os.O_CREAT)
         os.dup2(file, number)
         os.close(file)
-    # multiprocessing gives a child no standard input; the parent's own is not wanted either
     sys.stdout, sys.stderr = (open(number, "w", encoding="utf-8", closefd=False) for number in (1, 2))  # noqa: SIM115
     os.environ.update(environment)
     if max_file_bytes is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (max_file_bytes, max_file_bytes))
+    if before is not None:
+        before()
     sys.argv = ["selftaught", *args]
     Path(folder, "begun").touch()
     from selftaught.cli import main

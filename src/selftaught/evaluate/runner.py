@@ -16,7 +16,7 @@ from selftaught.rollout.sampler import Completion, Sampling
 from selftaught.rollout.torch_sampler import sample
 from selftaught.types import Example, ItemResult
 
-BATCH_TOKENS = 2048  # padded prompt tokens run at a time
+BATCH_TOKENS = 4096  # padded prompt tokens run at a time
 
 
 def answer(

@@ -93,8 +93,8 @@ def load_model(source: str | Path, *, dtype: str = "auto", masters: bool = False
         masters: load the weights in float32, as masters to train; `dtype` is what to compute in later.
 
     Raises:
-        ModelError: it cannot be found or read, has no chat template, has no safetensors, or changes its
-            logits after the last layer in a way that we would miss.
+        ModelError: it cannot be found or read, has no chat template, has no safetensors, is not
+            finite, or changes its logits after the last layer in a way that we would miss.
     """
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging as transformers_logging
@@ -115,7 +115,7 @@ def load_model(source: str | Path, *, dtype: str = "auto", masters: bool = False
             from peft import PeftModel
 
             model = PeftModel.from_pretrained(model, adapter).merge_and_unload()
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except Exception as error:  # each library that reads a part of it raises errors of its own
         raise ModelError(f"{base}: not a model that can be read ({_one_line(error)})") from error
     model.to(device).eval()
     loaded = LanguageModel(model, tokenizer, path, compute, _stop_ids(model, tokenizer), _max_tokens(model))
@@ -128,7 +128,7 @@ def _load_tokenizer(path: Path) -> Any:
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
+    except Exception as error:
         raise ModelError(f"{path}: its tokenizer cannot be read ({_one_line(error)})") from error
     if not tokenizer.chat_template:
         raise ModelError(
@@ -163,6 +163,8 @@ def _check_head(loaded: LanguageModel) -> None:
     """Some architectures scale or cap their logits after the last layer; our losses would miss that."""
     ids = torch.tensor([[next(iter(loaded.stop_ids), 0)] * 2], device=loaded.device)
     expected = loaded.plain_model(input_ids=ids).logits.float()
+    if not expected.isfinite().all():
+        raise ModelError(f"{loaded.path}: its logits are not finite; its weights are damaged, so fetch it again")
     ours = loaded.head(loaded.hidden_states(ids).last_hidden_state[0])[None]
     if not torch.allclose(expected, ours, atol=1e-2 * float(expected.abs().max()) + 1e-4):
         raise ModelError(

@@ -19,13 +19,15 @@ from transformers import DynamicCache
 
 from selftaught.models.load import LanguageModel
 
+MIN_SHARED = 8  # a shorter common beginning is not worth a pass of its own
+
 KeysValues = list[tuple[Tensor, Tensor]]
 """One pair a layer, each [B, heads, P, head_dim]."""
 
 
 @dataclass(frozen=True)
 class Prefill:
-    """A batch of prompts, run through the model and left-padded to one length."""
+    """A batch of prompts, run through the model and padded to one length before their last tokens."""
 
     layers: KeysValues
     mask: Tensor  # [B, P] 1 for prompt tokens, 0 for padding
@@ -41,27 +43,50 @@ class Prefill:
         return Prefill([(k[at], v[at]) for k, v in self.layers], self.mask[at], self.last_hidden[at])
 
 
+def shared_prefix(prompts: Sequence[Sequence[int]]) -> int:
+    """Number of tokens that all prompts begin with, leaving each at least one of its own.
+
+    0 where a pass of its own would not pay: for a single prompt, or for fewer than `MIN_SHARED` tokens.
+    """
+    first, last = min(prompts), max(prompts)  # in lexical order: what these two share, all share
+    limit = min(map(len, prompts)) - 1
+    shared = next((place for place in range(limit) if first[place] != last[place]), limit)
+    return shared if len(prompts) > 1 and shared >= MIN_SHARED else 0
+
+
+def expanded_prefix(model: LanguageModel, prefix: Sequence[int], num_rows: int) -> DynamicCache:
+    """Keys and values of a prefix, run once and seen by every row; where gradients flow, the rows' add up in it."""
+    output = model.hidden_states(
+        torch.tensor([list(prefix)], device=model.device), past_key_values=DynamicCache(), use_cache=True
+    )
+    layers = output.past_key_values.layers
+    return DynamicCache(
+        ddp_cache_data=[(x.keys.expand(num_rows, -1, -1, -1), x.values.expand(num_rows, -1, -1, -1)) for x in layers]
+    )
+
+
 @torch.no_grad()
 def prefill(model: LanguageModel, prompts: Sequence[Sequence[int]]) -> Prefill:
-    """Runs prompts through the model, left-padded.
+    """Runs prompts through the model, left-padded. What all of them begin with is run once for all.
 
     Args:
         prompts: B token lists, each at least one token long.
     """
-    longest = max(map(len, prompts))
+    start = shared_prefix(prompts)
+    longest = max(map(len, prompts)) - start
     ids = torch.zeros(len(prompts), longest, dtype=torch.long)
-    mask = torch.zeros_like(ids)
+    own = torch.zeros_like(ids)
     for row, prompt in enumerate(prompts):
-        ids[row, longest - len(prompt) :] = torch.as_tensor(prompt)
-        mask[row, longest - len(prompt) :] = 1
-    ids, mask = ids.to(model.device), mask.to(model.device)
-    padded = min(map(len, prompts)) < longest
-    positions = (mask.cumsum(-1) - 1).clamp(min=0)
+        length = len(prompt) - start
+        ids[row, longest - length :] = torch.as_tensor(prompt[start:])
+        own[row, longest - length :] = 1
+    ids, own = ids.to(model.device), own.to(model.device)
+    mask = torch.cat([own.new_ones(len(prompts), start), own], dim=1)  # the shared beginning stands before the padding
     output = model.hidden_states(
         ids,
-        attention_mask=mask if padded else None,
-        position_ids=positions,
-        past_key_values=DynamicCache(),
+        attention_mask=mask if start or min(map(len, prompts)) < longest else None,
+        position_ids=(start + own.cumsum(-1) - 1).clamp(min=0),
+        past_key_values=expanded_prefix(model, prompts[0][:start], len(prompts)) if start else DynamicCache(),
         use_cache=True,
     )
     layers = [(layer.keys, layer.values) for layer in output.past_key_values.layers]

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from selftaught.errors import ArtifactError, ModelError
-from selftaught.files import verify_directory, whole_directory
+from selftaught.files import recover_directory, verify_directory, whole_directory
 
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
 
@@ -101,6 +101,8 @@ def _from_hub(name: str) -> Path:
 
 def _embedded(name: str) -> Path:
     path = cache_folder() / "models" / name
+    if not path.exists():
+        recover_directory(path)
     if path.exists():
         try:
             verify_directory(path)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from selftaught.models.load import LanguageModel
-from selftaught.models.prefill import Prefill
+from selftaught.models.prefill import Prefill, expanded_prefix, shared_prefix
 
 
 def student_hidden(
@@ -19,18 +19,28 @@ def student_hidden(
 ) -> Tensor:
     """States that predict each completion token, from one pass over prompt and completion.
 
-    Rows are padded on the right, where causal attention never looks, so no mask is needed.
+    What all prompts begin with (a system prompt) is run once for all rows, with gradient. Rows are padded
+    on the right, where causal attention never looks, so no padding mask is needed.
 
     Returns:
         [N, H], row after row, with gradient where gradients are enabled.
     """
-    longest = max(len(p) + len(c) for p, c in zip(prompts, completions, strict=True))
+    start = shared_prefix(prompts)
+    longest = max(len(p) + len(c) for p, c in zip(prompts, completions, strict=True)) - start
     ids = torch.zeros(len(prompts), longest, dtype=torch.long)
     for row, (prompt, completion) in enumerate(zip(prompts, completions, strict=True)):
-        ids[row, : len(prompt) + len(completion)] = torch.tensor([*prompt, *completion])
-    hidden = model.hidden_states(ids.to(model.device), use_cache=False).last_hidden_state  # [B, P + T, H]
-    pieces = [hidden[row, len(p) - 1 : len(p) + len(c) - 1] for row, (p, c) in enumerate(zip(prompts, completions))]
-    return torch.cat(pieces)
+        tokens = torch.tensor([*prompt[start:], *completion])
+        ids[row, : len(tokens)] = tokens
+    ids = ids.to(model.device)
+    if start:
+        cache = expanded_prefix(model, prompts[0][:start], len(prompts))
+        positions = torch.arange(start, start + longest, device=ids.device)[None]
+        output = model.hidden_states(ids, past_key_values=cache, position_ids=positions, use_cache=True)
+    else:
+        output = model.hidden_states(ids, use_cache=False)
+    hidden = output.last_hidden_state  # [B, P + T − start, H]
+    ends = [len(prompt) - start for prompt in prompts]
+    return torch.cat([hidden[row, end - 1 : end + len(completions[row]) - 1] for row, end in enumerate(ends)])
 
 
 @torch.no_grad()

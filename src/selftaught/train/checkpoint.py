@@ -42,7 +42,7 @@ def save_checkpoint(
     with whole_directory(folder / f"step-{step:06d}") as draft:
         save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, draft / "state.safetensors")
         write_json(draft / "state.json", {"step": step, "records": records})
-    for old in _steps(folder)[:-keep]:
+    for old in [other for other in _steps(folder) if _number(other) <= step][:-keep]:  # later ones are damaged
         shutil.rmtree(old, ignore_errors=True)
 
 
@@ -68,4 +68,9 @@ def latest_checkpoint(folder: Path) -> Checkpoint | None:
 
 
 def _steps(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.glob("step-*") if path.is_dir())
+    return sorted((path for path in folder.glob("step-*") if path.is_dir() and _number(path) >= 0), key=_number)
+
+
+def _number(path: Path) -> int:
+    digits = path.name.removeprefix("step-")
+    return int(digits) if digits.isdecimal() else -1

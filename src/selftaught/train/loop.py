@@ -165,16 +165,20 @@ def prepare(
     if not taught:
         raise DataError("nothing to teach: the data has no row of split 'train'")
     demonstrations = [_target(example, model) for example in taught]
-    num_documents = len({example.context for example in taught if example.context}) if config.sft_documents else 0
-    config = config.resolve(len(taught) + num_documents, max(map(len, demonstrations)))
+    wanted = config.method == "sft" and config.sft_documents
+    documents = {example.context: example.id for example in reversed(taught) if wanted and example.context}
+    config = config.resolve(len(taught) + len(documents), max(map(len, demonstrations)))
     rows = [_row(example, target, model, config) for example, target in zip(taught, demonstrations, strict=True)]
-    if config.method == "sft" and config.sft_documents:
-        documents = dict.fromkeys(example.context for example in taught if example.context)
+    if wanted:
         if not documents:
             raise ConfigError("sft_documents is set, but no row has a document (a context column)")
         stop = model.tokenizer.eos_token_id
-        for number, document in enumerate(documents, 1):
+        for number, (document, row) in enumerate(reversed(documents.items()), 1):
             target = (*model.tokenizer(document, add_special_tokens=False)["input_ids"], stop)
+            if 1 + len(target) > model.max_tokens:
+                raise DataError(
+                    f"row {row!r}: its document of {len(target)} tokens does not fit the model's {model.max_tokens}"
+                )
             rows.append(TrainRow(f"document-{number}", (stop,), (), target))
     return config, rows
 

@@ -42,7 +42,8 @@ class Optimizer:
         self.masters: dict[str, Tensor] = {
             name: p.detach().float().clone() if separate else p for name, p in trained.items()
         }
-        student.model.to(student.dtype)
+        for weight in student.model.parameters():  # not the buffers: rotary frequencies stay float32
+            weight.data = weight.data.to(student.dtype)
         self._copies = [(trained[name], master) for name, master in self.masters.items()] if separate else []
         for weight, master in self._copies:
             weight.register_post_accumulate_grad_hook(_adder(master))
@@ -69,7 +70,9 @@ class Optimizer:
         for group in self._adamw.param_groups:
             group["lr"] = learning_rate(self.config, step)
         self._adamw.step()
-        self._adamw.zero_grad(set_to_none=True)
+        torch._foreach_zero_(
+            [master.grad for master in masters if master.grad is not None]
+        )  # kept: fresh pages are slow
         self._refresh()
         return norm
 

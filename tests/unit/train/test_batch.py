@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -58,7 +60,7 @@ def test_microbatches_partition_the_rows_within_the_bound(lengths: list[int], bo
 def test_microbatches_group_rows_alike_in_length(lengths: list[int], bound: int) -> None:
     groups = microbatches(lengths, bound)
     spans = [(min(lengths[r] for r in group), max(lengths[r] for r in group)) for group in groups]
-    for (low, _), (_, high) in zip(spans, spans[1:]):
+    for (low, _), (_, high) in itertools.pairwise(spans):
         assert low >= high, "groups go from long rows to short ones"
     merged = [max(lengths[r] for r in a) * (len(a) + 1) for a in groups[:-1]]
     assert all(size > bound for size in merged), "a group is closed only when one more row would not fit"

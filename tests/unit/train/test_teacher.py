@@ -7,12 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_run import LORA, Recorder, make_student, shake, tiny_config, weights_of
+from tiny_run import LORA, Recorder, make_student, run_step, shake, tiny_config, weights_of
 
 from selftaught.config import EmaTeacher, FrozenTeacher, LiveTeacher, Teacher
 from selftaught.models.load import LanguageModel, load_model
 from selftaught.models.teacher import TeacherModel
-from selftaught.train.step import sdft_step
 
 IDS = torch.tensor([[5, 9, 33, 71, 2, 14]])
 
@@ -51,7 +50,7 @@ def test_frozen_never_moves_while_the_student_trains(sharp_model: Path, weights:
     base = load_model(sharp_model, dtype=dtype)
     assert torch.equal(states(teacher), model_states(base))
     for step in range(3):
-        sdft_step(student, teacher, optimizer, rows, config, step)
+        run_step(student, teacher, optimizer, rows, config, step)
     assert not torch.allclose(model_states(student), model_states(base), atol=1e-2)
     assert torch.equal(states(teacher), model_states(base))
     assert teacher.state() == {}

@@ -10,9 +10,13 @@ import torch
 
 from selftaught.config import LearnConfig, parse_config
 from selftaught.models.load import LanguageModel, load_model
+from selftaught.models.teacher import TeacherModel
+from selftaught.train.anchor import Anchor
+from selftaught.train.batch import TrainRow
 from selftaught.train.loop import _with_adapters, prepare
 from selftaught.train.optim import Optimizer
-from selftaught.train.step import TrainRow
+from selftaught.train.rollouts import Rollouts
+from selftaught.train.step import StepOutput, sdft_step
 from selftaught.types import Example, Message
 
 PLACES = [("Ola", "Lima"), ("Bex", "Rome"), ("Cid", "a town of the north, Oslo"), ("Dov", "Cork")]
@@ -61,6 +65,27 @@ def make_student(folder: Path, config: LearnConfig) -> tuple[LanguageModel, Reco
     config, rows = prepare(EXAMPLES, student, config)
     student = _with_adapters(student, config)
     return student, Recorder(student, config), config, rows
+
+
+def make_teacher(student: LanguageModel, optimizer: Optimizer, config: LearnConfig) -> TeacherModel:
+    """The teacher as `train` makes it."""
+    teacher = TeacherModel(student, config.teacher, config.prefix_cache_mib << 20)
+    teacher.start(student, optimizer.masters)
+    return teacher
+
+
+def run_step(
+    student: LanguageModel,
+    teacher: TeacherModel,
+    optimizer: Optimizer,
+    rows: list[TrainRow],
+    config: LearnConfig,
+    step: int = 0,
+    anchor: Anchor | None = None,
+) -> StepOutput:
+    """One SDFT step on all rows."""
+    rollouts = Rollouts(student, teacher, rows, config)
+    return sdft_step(student, teacher, rollouts, optimizer, rows, range(len(rows)), config, step, anchor)
 
 
 def same_prompts(rows: list[TrainRow]) -> list[TrainRow]:

@@ -1,0 +1,114 @@
+"""The anchor: rows the base wrote itself, and the pull back towards it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_run import LORA, make_student, make_teacher, run_step, same_prompts, shake, tiny_config, weights_of
+
+from selftaught.config import AnchorConfig
+from selftaught.losses.divergence import divergence
+from selftaught.models.load import LanguageModel, load_model
+from selftaught.train.anchor import Anchor, draw_rows, user_turn
+from selftaught.train.batch import batch_indices
+
+CONFIG = AnchorConfig(rows=3, pool=7, max_new_tokens=6)
+
+
+@pytest.fixture(scope="module")
+def base(sharp_model: Path) -> LanguageModel:
+    return load_model(sharp_model, dtype="float32")
+
+
+def test_rows_follow_from_the_seed(base: LanguageModel) -> None:
+    first, again, other = (draw_rows(base, CONFIG, seed) for seed in (1, 1, 2))
+    assert [(r.prompt, r.completion) for r in first] == [(r.prompt, r.completion) for r in again]
+    assert all(torch.equal(a.hidden, b.hidden) for a, b in zip(first, again, strict=True))
+    assert {(r.prompt, r.completion) for r in first}.isdisjoint({(r.prompt, r.completion) for r in other})
+    assert len(first) == 7 and len({r.prompt for r in first}) == 7
+
+
+def test_a_row_is_a_turn_of_the_chat_template_and_the_bases_answer(base: LanguageModel) -> None:
+    opening, closing = user_turn(base)
+    assert base.tokenizer.decode(opening) == "<|im_start|>user\n"
+    assert base.tokenizer.decode(closing) == "<|im_end|>\n<|im_start|>assistant\n"
+    for row in draw_rows(base, CONFIG, 3):
+        turn = row.prompt[len(opening) : -len(closing)]
+        assert row.prompt == (*opening, *turn, *closing)
+        assert 0 < len(turn) <= 6 and not base.stop_ids & set(turn)
+        assert 0 < len(row.completion) <= 6
+        with torch.no_grad():
+            logits = base.plain_model(input_ids=torch.tensor([[*row.prompt, *row.completion]])).logits
+        torch.testing.assert_close(
+            base.head(row.hidden).detach(), logits[0, len(row.prompt) - 1 : -1], rtol=1e-4, atol=1e-4
+        )
+
+
+@pytest.mark.parametrize("weights", [{"kind": "full"}, LORA], ids=lambda w: w["kind"])
+def test_the_base_itself_is_at_anchor(sharp_model: Path, weights: object) -> None:
+    student, optimizer, _, _ = make_student(sharp_model, tiny_config(weights=weights))
+    anchor = Anchor(student, CONFIG, 0)
+    assert abs(anchor.backward(student, 0, 512)) < 1e-5
+    optimizer.step(0)
+    norm = torch.stack([g.norm() for g in optimizer.gradients[0].values()]).norm()
+    assert norm < 1e-3
+
+
+@pytest.mark.parametrize("weight", [1.0, 2.5])
+def test_value_and_gradient_equal_a_plain_reference(sharp_model: Path, base: LanguageModel, weight: float) -> None:
+    student, optimizer, _, _ = make_student(sharp_model, tiny_config())
+    anchor = Anchor(student, CONFIG.model_copy(update={"weight": weight}), 0)
+    shake(optimizer.masters, 1)
+    value = anchor.backward(student, 2, 32)
+    rows = draw_rows(base, CONFIG, 0)
+    reference = load_model(sharp_model, dtype="float32")
+    shake({name: p.data for name, p in reference.model.named_parameters()}, 1)
+    total = torch.zeros(())
+    for index in batch_indices(7, 3, 2, 0):
+        ids, start = torch.tensor([[*rows[index].prompt, *rows[index].completion]]), len(rows[index].prompt) - 1
+        with torch.no_grad():
+            base_logits = base.plain_model(input_ids=ids).logits[0, start:-1]
+        own_logits = reference.plain_model(input_ids=ids).logits[0, start:-1]
+        total = total + divergence("forward_kl", base_logits, own_logits).mean() / 3
+    (weight * total).backward()
+    assert value == pytest.approx(total.item(), rel=1e-3), "what is reported does not depend on the weight"
+    assert value > 0.01
+    for name, p in reference.model.named_parameters():
+        gradient = optimizer.masters[name].grad
+        assert p.grad is not None and gradient is not None
+        torch.testing.assert_close(gradient, p.grad, rtol=1e-3, atol=1e-3 * p.grad.abs().max().item())
+
+
+def test_it_keeps_holding_to_the_base_when_the_head_moves(sharp_model: Path) -> None:
+    """The embeddings are tied to the head and trained: the anchor must compare with the head as it was."""
+    student, optimizer, _, _ = make_student(sharp_model, tiny_config())
+    anchor = Anchor(student, CONFIG, 0)
+    head_only = {"w": optimizer.masters["model.embed_tokens.weight"]}
+    shake(head_only, 4)
+    assert anchor.backward(student, 0, 512) > 0.01
+
+
+def test_steps_with_the_anchor_bring_a_strayed_student_back(sharp_model: Path) -> None:
+    """The teacher has nothing to say (same prompt, live), so only the anchor pulls."""
+    config = tiny_config(teacher={"kind": "live"}, learning_rate=2e-3, steps=15)
+    student, optimizer, config, rows = make_student(sharp_model, config)
+    anchor = Anchor(student, AnchorConfig(rows=6, pool=6, max_new_tokens=6), 0)
+    shake(optimizer.masters, 1)
+    teacher = make_teacher(student, optimizer, config)
+    nats = []
+    for step in range(15):
+        output = run_step(student, teacher, optimizer, same_prompts(rows), config, step, anchor)
+        assert output.anchor_nats is not None
+        nats.append(output.anchor_nats)
+    assert nats[0] > 0.05
+    assert nats[-1] < 0.5 * nats[0]
+
+
+def test_without_an_anchor_there_is_no_value(sharp_model: Path) -> None:
+    student, optimizer, config, rows = make_student(sharp_model, tiny_config())
+    before = weights_of(student)
+    output = run_step(student, make_teacher(student, optimizer, config), optimizer, rows, config)
+    assert output.anchor_nats is None
+    assert any(not torch.equal(before[name], weight) for name, weight in weights_of(student).items())
