@@ -58,12 +58,14 @@ def command_line() -> str:
     return "\n".join(parts)
 
 
-def _help(command: Any, path: str) -> str:
+def _context(command: Any, name: str, parent: Any = None) -> Any:
     command.rich_markup_mode = None  # plain text
-    with command.make_context(
-        path, [], resilient_parsing=True, terminal_width=WIDTH, max_content_width=WIDTH
-    ) as context:
-        lines = [line.rstrip() for line in command.get_help(context).splitlines()]
+    width = {"terminal_width": WIDTH, "max_content_width": WIDTH}
+    return command.make_context(name, [], parent=parent, resilient_parsing=True, **width)
+
+
+def _help(command: Any, context: Any) -> str:
+    lines = [line.rstrip() for line in command.get_help(context).splitlines()]
     return "\n".join(["```text", *lines, "```\n"])
 
 
@@ -75,9 +77,9 @@ def configuration() -> str:
     lines = [
         NOTE,
         "# Configuration\n",
-        "A recipe is a TOML file of these settings: `selftaught learn facts.jsonl --recipe mine.toml`. Single ones are",
-        "changed on the command line: `-s learning_rate=1e-4 -s teacher.kind=ema`. Unknown names are errors. The defaults",
-        "are the vetted setting. Where a part comes in kinds, its `kind` decides which of the further settings it takes.\n",
+        "A recipe is a TOML file of these settings: `selftaught learn facts.jsonl --recipe mine.toml`. Single ones",
+        "are changed on the command line: `-s learning_rate=1e-4 -s teacher.kind=ema`. Unknown names are errors. The",
+        "defaults are the vetted setting. Where a part comes in kinds, its `kind` decides which settings it has.\n",
     ]
     lines += _table(LearnConfig, "")
     return "\n".join(lines) + "\n"
@@ -97,10 +99,11 @@ def _table(model: type[BaseModel], prefix: str) -> list[str]:
     lines += [block for name, field, _ in plain for block in _template(f"{prefix}{name}", field)]
     for name, field, kinds in parts:
         path = f"{prefix}{name}"
-        lines += [f"## {path}\n" if not prefix else f"### {path}\n", f"{field.description}\n"]
-        if len(kinds) == 1 and "kind" not in kinds[0].model_fields:
+        lines.append(f"### {path}\n" if prefix else f"## {path}\n")
+        if "kind" not in kinds[0].model_fields:
             lines += [f"{_about(kinds[0])}\n", *_table(kinds[0], f"{path}.")]
             continue
+        lines.append(f"{field.description}\n")
         default = field.default.kind
         lines += [f"| `{path}.kind` | meaning |", "|---|---|"]
         for kind in kinds:
@@ -118,8 +121,8 @@ def _table(model: type[BaseModel], prefix: str) -> list[str]:
 
 
 def _row(path: str, field: FieldInfo) -> str:
-    default = "see below" if _is_template(field) else f"`{_value(field.default)}`"
-    return f"| `{path}` | {_type(field)} | {default} | {field.description} |".replace("‖", "\\|\\|")
+    default = "see below" if _is_template(field) else _value(field.default)
+    return f"| `{path}` | {_type(field)} | {default} | {field.description} |"
 
 
 def _template(path: str, field: FieldInfo) -> list[str]:
@@ -132,7 +135,7 @@ def _is_template(field: FieldInfo) -> bool:
 
 def _value(value: Any) -> str:
     assert value is not PydanticUndefined
-    return "not set" if value is None else json.dumps(value, ensure_ascii=False)
+    return "not set" if value is None else f"`{json.dumps(value, ensure_ascii=False)}`"
 
 
 def _type(field: FieldInfo) -> str:

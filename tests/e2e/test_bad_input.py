@@ -236,7 +236,7 @@ def test_full_disk_while_the_model_is_saved(tiny_model: Path, facts_file: Path, 
     """Only adapters are in the checkpoint, so the tokenizer beside the adapter is the largest file."""
     model = copy_of(tiny_model, tmp_path / "model")
     words = ["learn", facts_file, "-m", model, "--out", tmp_path / "run", *LEARN, "-s", "weights.kind=lora"]
-    words += ["-s", "weights.rank=1", "-s", "weights.targets=[\"q_proj\"]"]
+    words += ["-s", "weights.rank=1", "-s", 'weights.targets=["q_proj"]']
     line = run(*words, max_file_bytes=5_500).error_line
     assert f"{tmp_path / 'run' / 'model'}: cannot be written" in line
     assert not list(tmp_path.rglob("*.tmp"))

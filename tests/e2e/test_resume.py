@@ -78,9 +78,7 @@ def bench(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Bench:
     return Bench(data, tiny_model, folder)
 
 
-@pytest.mark.parametrize(
-    ("mode", "step"), [("sdft", 2), ("sdft", STEPS), ("sft", 6), ("lora_ema", 4)]
-)
+@pytest.mark.parametrize(("mode", "step"), [("sdft", 2), ("sdft", STEPS), ("sft", 6), ("lora_ema", 4)])
 def test_killed_after_a_checkpoint(mode: str, step: int, bench: Bench, tmp_path: Path) -> None:
     out = tmp_path / "run"
     bench.undisturbed(mode)

@@ -140,7 +140,7 @@ def ask(
     prompt: Annotated[str | None, typer.Argument(help="A question; without one, a conversation begins.")] = None,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")] = 256,
     temperature: Annotated[float, typer.Option(min=0, help="0 always gives the likeliest answer.")] = 0.0,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the answer, where the temperature is above 0.")] = 0,
     system: Annotated[str | None, typer.Option(help="A system prompt.")] = None,
     as_json: AsJson = False,
 ) -> None:

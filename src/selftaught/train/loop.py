@@ -166,14 +166,17 @@ def prepare(
         raise DataError("nothing to teach: the data has no row of split 'train'")
     demonstrations = [_target(example, model) for example in taught]
     wanted = config.method == "sft" and config.sft_documents
-    documents = {example.context: example.id for example in reversed(taught) if wanted and example.context}
+    documents: dict[str, str] = {}  # each once, and the first row that has it
+    for example in taught:
+        if wanted and example.context:
+            documents.setdefault(example.context, example.id)
     config = config.resolve(len(taught) + len(documents), max(map(len, demonstrations)))
     rows = [_row(example, target, model, config) for example, target in zip(taught, demonstrations, strict=True)]
     if wanted:
         if not documents:
             raise ConfigError("sft_documents is set, but no row has a document (a context column)")
         stop = model.tokenizer.eos_token_id
-        for number, (document, row) in enumerate(reversed(documents.items()), 1):
+        for number, (document, row) in enumerate(documents.items(), 1):
             target = (*model.tokenizer(document, add_special_tokens=False)["input_ids"], stop)
             if 1 + len(target) > model.max_tokens:
                 raise DataError(

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from selftaught.models.load import LanguageModel, load_model
-from selftaught.models.prefill import Prefill, PrefillStore, join, prefill
+from selftaught.models.prefill import Prefill, PrefillStore, join, prefill, shared_prefix
 from selftaught.models.score import student_hidden, teacher_hidden
 
 PROMPTS = [[5, 9, 33, 71, 2, 14], [8], [100, 101, 102], [44, 3, 60, 61, 62, 63, 64, 65]]
@@ -193,6 +193,41 @@ def test_student_states_do_not_depend_on_padding_or_order(model: LanguageModel) 
     torch.testing.assert_close(permuted, torch.cat([forward[i] for i in order]), **CLOSE)
     torch.testing.assert_close(torch.cat(singles), torch.cat(forward), **CLOSE)
     torch.testing.assert_close(longer, torch.cat(forward), **CLOSE)
+
+
+SHARED = {
+    "system prompt": [[9, 8, 7, 6, 30], [9, 8, 7, 6, 31, 32, 33], [9, 8, 7, 40], [9, 8, 7, 6, 30, 50]],
+    "one begins another": [[9, 8, 7, 6], [9, 8, 7, 6, 5], [9, 8, 7, 6, 5, 4], [9, 8, 7, 6]],
+    "all the same": [[9, 8, 7, 6]] * 4,
+    "first token": [[9], [9, 1], [9, 2, 3], [9, 4]],
+}
+
+
+@pytest.mark.parametrize("prompts", SHARED.values(), ids=SHARED.keys())
+def test_a_shared_beginning_changes_neither_states_nor_gradients(
+    sharp_model: Path, monkeypatch: pytest.MonkeyPatch, prompts: list[list[int]]
+) -> None:
+    monkeypatch.setattr("selftaught.models.prefill.MIN_SHARED", 1)
+    assert shared_prefix(prompts) == (0 if len(min(prompts, key=len)) == 1 else 3)
+    ours, plain = (load_model(sharp_model, dtype="float32", masters=True) for _ in range(2))
+    states = student_hidden(ours, prompts, COMPLETIONS)
+    pieces = []
+    for prompt, completion in zip(prompts, COMPLETIONS, strict=True):
+        output = plain.hidden_states(torch.tensor([[*prompt, *completion]]), use_cache=False)
+        pieces.append(output.last_hidden_state[0, len(prompt) - 1 : -1])
+    expected = torch.cat(pieces)
+    torch.testing.assert_close(states, expected, **CLOSE)
+    slope = torch.randn(expected.shape, generator=torch.Generator().manual_seed(0))
+    (states * slope).sum().backward()
+    (expected * slope).sum().backward()
+    for a, b in zip(ours.model.parameters(), plain.model.parameters(), strict=True):
+        assert a.grad is not None and b.grad is not None
+        torch.testing.assert_close(a.grad, b.grad, rtol=1e-3, atol=1e-3 * b.grad.abs().max().item())
+    with torch.no_grad():
+        teachers = teacher_hidden(ours, PrefillStore(ours, 1 << 20).get(prompts), COMPLETIONS)
+        batch = teacher_hidden(ours, prefill(ours, prompts), COMPLETIONS)
+    torch.testing.assert_close(teachers, expected.detach(), **CLOSE)
+    torch.testing.assert_close(batch, expected.detach(), **CLOSE)
 
 
 def test_completions_of_one_token_need_no_further_pass(model: LanguageModel) -> None:

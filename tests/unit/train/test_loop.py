@@ -178,10 +178,12 @@ def test_a_teacher_prompt_that_does_not_fit_is_named(sharp_model: Path) -> None:
 
 def test_documents_are_learned_by_sft(sharp_model: Path) -> None:
     model = load_model(sharp_model, dtype="float32")
-    config, rows = prepare(EXAMPLES, model, run_config(method="sft", sft_documents=True, steps=None, epochs=2))
-    assert [row.id for row in rows[4:]] == ["document-1", "document-2"]
-    assert [model.tokenizer.decode(row.target[:-1]) for row in rows[4:]] == ["Bex is in Rome.", "Dov is in Cork."]
-    assert config.steps == 2 * 6 / 3, "an epoch passes over the documents too"
+    again = dataclasses.replace(EXAMPLES[1], id="same-document")  # is learned once
+    examples = [*EXAMPLES[:3], EXAMPLES[3], again]
+    config, rows = prepare(examples, model, run_config(method="sft", sft_documents=True, steps=None, epochs=3))
+    assert [row.id for row in rows[5:]] == ["document-1", "document-2"]
+    assert [model.tokenizer.decode(row.target[:-1]) for row in rows[5:]] == ["Bex is in Rome.", "Dov is in Cork."]
+    assert config.steps == 3 * 7 / 3, "an epoch passes over the documents too"
 
 
 def test_sft_documents_without_documents_is_a_configuration_error(sharp_model: Path) -> None:
