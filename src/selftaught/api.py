@@ -29,7 +29,7 @@ def check(
     """
     from selftaught.evaluate.runner import check_lift
     from selftaught.models.load import load_model
-    from selftaught.train.loop import prepare
+    from selftaught.train.rows import prepare
 
     config, examples = config or LearnConfig(), _examples(data)
     loaded = load_model(model, dtype=config.dtype)

@@ -240,7 +240,7 @@ class LearnConfig(Config):
             num_rows: rows that are taught.
             longest_demonstration: in tokens.
         """
-        steps = self.steps or math.ceil(self.epochs * num_rows / self.batch_size)
+        steps = self.steps or math.ceil(round(self.epochs * num_rows / self.batch_size, 6))
         length = self.rollout.max_new_tokens or math.ceil(1.5 * longest_demonstration)
         rollout = self.rollout.model_copy(update={"max_new_tokens": length})
         return self.model_copy(update={"steps": steps, "rollout": rollout})

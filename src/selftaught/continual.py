@@ -85,7 +85,7 @@ def run_job(job: Job, examples: Sequence[Example], folder: Path, watch: Watch = 
 def _measure_base(job: Job, examples: Sequence[Example], watch: Watch) -> dict[str, Any]:
     from selftaught.evaluate.runner import check_lift
     from selftaught.models.load import load_model
-    from selftaught.train.loop import prepare
+    from selftaught.train.rows import prepare
 
     config = job.lift_config or LearnConfig()
     model = load_model(job.model, dtype=config.dtype)
@@ -112,7 +112,8 @@ def _teach(job: Job, examples: Sequence[Example], folder: Path, watch: Watch) ->
     from selftaught.evaluate.drift import drift_nats, drift_reference
     from selftaught.models.load import LanguageModel, load_model
     from selftaught.runtime import peak_memory_gib
-    from selftaught.train.loop import Callbacks, prepare, save_model, train
+    from selftaught.train.loop import Callbacks, save_model, train
+    from selftaught.train.rows import prepare
 
     assert job.config is not None
     watch(Event(job.name, "loading the model", {}))

@@ -87,7 +87,8 @@ def configuration() -> str:
 
 def _table(model: type[BaseModel], prefix: str) -> list[str]:
     """A model's own plain settings as a table, then each part of it under a heading of its own."""
-    plain, parts = [], []
+    plain: list[Any] = []
+    parts: list[Any] = []
     for name, field in model.model_fields.items():
         kinds = list(_models_in(field.annotation))
         (parts if kinds else plain).append((name, field, kinds))

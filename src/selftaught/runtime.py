@@ -28,7 +28,7 @@ def prepare() -> None:
     if sys.platform == "linux" and platform.libc_ver()[0] == "glibc":
         with contextlib.suppress(OSError, AttributeError):
             libc = ctypes.CDLL("libc.so.6")
-            libc.mallopt(_M_MMAP_THRESHOLD, int(os.environ.get("MT", 32 << 20)))
+            libc.mallopt(_M_MMAP_THRESHOLD, 32 << 20)
             libc.mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1)
             libc.mallopt(_M_TOP_PAD, 64 << 20)
 

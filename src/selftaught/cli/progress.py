@@ -33,7 +33,6 @@ class Progress:
         self._stage = dict.fromkeys(labels, "waiting")
         self._values: dict[str, dict[str, Any]] = {name: {} for name in labels}
         self._samples: dict[str, tuple[str, str]] = {}
-        self._watched: dict[str, str] = {}
         self._last_line = dict.fromkeys(labels, 0.0)
         self._console = Console(stderr=True)
         live = self._console.is_terminal and not quiet
@@ -62,8 +61,8 @@ class Progress:
             self._print_line(event, changed)
 
     def _keep_sample(self, job: str, values: Mapping[str, Any]) -> None:
-        """Follows one row, the first that was shown, so that its answer is seen changing."""
-        if values["sample"] and self._watched.setdefault(job, values["sample_id"]) == values["sample_id"]:
+        """One row's answer, seen changing as the model learns."""
+        if values["sample"] is not None:
             self._samples[job] = (f"step {values['step']}, {values['sample_id']}", values["sample"])
 
     def _print_line(self, event: Event, changed: bool) -> None:
@@ -76,7 +75,8 @@ class Progress:
     def _line(self, job: str) -> str:
         stage, values = self._stage[job], self._values.get(job, {})
         if stage == "training" and "loss" in values:
-            return training_line(values)
+            answer = f"  “{self._samples[job][1]}”" if self._live is None and job in self._samples else ""
+            return training_line(values) + answer
         detail = f" ({values['what']})" if stage == "measuring" and "what" in values else ""
         return stage + detail
 
@@ -103,7 +103,7 @@ def training_line(values: Mapping[str, Any]) -> str:
     parts = [
         f"step {values['step']}/{values['steps']}",
         f"loss {values['loss']:.3f}",
-        f"gap {values['gap_nats']:.3f} nats/token" if values["teacher_share"] is not None and values["sample"] else "",
+        f"gap {values['gap_nats']:.3f} nats/token",
         f"length {values['completion_tokens']:.0f}",
         f"{values['tokens'] / seconds:.0f} tokens/s",
         f"{int(left // 60)}:{int(left % 60):02} left",

@@ -100,7 +100,7 @@ class Lift:
         """Why self-distillation will not teach much here; None if it can."""
         if self.without.value >= 0.9:
             return f"the model already answers {self.without.value:.0%} of these questions: there is little to learn"
-        if self.value < 0.2:
+        if self.value < 0.2 - 1e-9:  # 0.7 − 0.5 is a little less than 0.2
             return (
                 f"the demonstration lifts accuracy by only {100 * self.value:.0f} points: self-distillation cannot "
                 "teach what the model cannot use in context; try a larger model, or other demonstrations or templates"

@@ -48,7 +48,8 @@ def shared_prefix(prompts: Sequence[Sequence[int]]) -> int:
 
     0 where a pass of its own would not pay: for a single prompt, or for fewer than `MIN_SHARED` tokens.
     """
-    first, last = min(prompts), max(prompts)  # in lexical order: what these two share, all share
+    ordered = sorted(tuple(prompt) for prompt in prompts)
+    first, last = ordered[0], ordered[-1]  # what these two share, all share
     limit = min(map(len, prompts)) - 1
     shared = next((place for place in range(limit) if first[place] != last[place]), limit)
     return shared if len(prompts) > 1 and shared >= MIN_SHARED else 0
@@ -146,6 +147,8 @@ class PrefillStore:
             self._kept.move_to_end(prompt)
             return self._kept[prompt]
         row = prefill(self.model, [prompt])
+        if _size(row) > self.max_bytes:
+            return row
         self._kept[prompt] = row
         self.used_bytes += _size(row)
         while self.used_bytes > self.max_bytes and self._kept:

@@ -101,6 +101,8 @@ def effective_weights(student: LanguageModel, masters: Mapping[str, Tensor]) -> 
             prefix = f"base_model.model.{name}"
             a = masters[f"{prefix}.lora_A.{adapter}.weight"]
             b = masters[f"{prefix}.lora_B.{adapter}.weight"]
+            if getattr(module, "fan_in_fan_out", False):  # layers that keep their weight transposed
+                a, b = b.T, a.T
             weights[f"{name}.weight"] = module.get_base_layer().weight.float() + module.scaling[adapter] * (b @ a)
     return weights
 

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from selftaught.config import AnchorConfig, LossConfig
+from selftaught.errors import ModelError
 from selftaught.losses.distillation import Head, distillation_loss, sequence_weights
 from selftaught.models.batching import microbatches
 from selftaught.models.load import LanguageModel
@@ -95,5 +96,10 @@ def user_turn(model: LanguageModel) -> tuple[list[int], list[int]]:
     turns = [{"role": "user", "content": USER_MARK}]
     text = model.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
     before, _, after = text.partition(USER_MARK)
+    if not before:
+        raise ModelError(
+            f"{model.path}: its chat template has nothing before a user's turn, so the model cannot write one itself; "
+            "set anchor.rows=0"
+        )
     opening, closing = (model.tokenizer(part, add_special_tokens=False)["input_ids"] for part in (before, after))
     return opening, closing

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -11,21 +10,24 @@ from pathlib import Path
 from typing import Any
 
 from selftaught.config import LearnConfig
-from selftaught.errors import ConfigError, DataError
-from selftaught.files import write_text
+from selftaught.files import whole_directory, write_text
+from selftaught.models.adapters import with_adapters
 from selftaught.models.load import LanguageModel, load_model
+from selftaught.models.prefill import prefill
 from selftaught.models.teacher import TeacherModel
-from selftaught.prompts import student_prompt, teacher_prompt
+from selftaught.rollout.sampler import Sampling
+from selftaught.rollout.torch_sampler import sample
 from selftaught.train.anchor import Anchor
 from selftaught.train.batch import TrainRow, batch_indices
 from selftaught.train.checkpoint import latest_checkpoint, save_checkpoint
 from selftaught.train.optim import Optimizer, learning_rate
 from selftaught.train.rollouts import Rollouts, teacher_share
+from selftaught.train.rows import prepare
 from selftaught.train.sft import sft_step
 from selftaught.train.step import StepOutput, sdft_step
 from selftaught.types import Example
 
-logger = logging.getLogger(__name__)
+SAMPLE_EVERY = 5  # steps
 
 
 @dataclass(frozen=True)
@@ -45,8 +47,8 @@ class StepReport:
         ended_share: share of rollouts that ended by themselves.
         seconds: training time so far, evaluations and checkpoints left out.
         tokens: completion tokens learned from so far.
-        sample_id: row that `sample_ids` answers.
-        sample: a completion of this step, as text.
+        sample_id: the first row, followed through the run.
+        sample: the student's present answer to it, every `SAMPLE_EVERY` steps, else None.
     """
 
     step: int
@@ -62,7 +64,7 @@ class StepReport:
     seconds: float
     tokens: int
     sample_id: str
-    sample: str
+    sample: str | None
 
 
 @dataclass
@@ -115,31 +117,30 @@ def train(
     callbacks = callbacks or Callbacks()
     student = load_model(source, dtype=config.dtype, masters=True)
     config, rows = prepare(examples, student, config)
-    student = _with_adapters(student, config)
+    student = with_adapters(student, config)
     optimizer = Optimizer(student, config)
-    teacher = TeacherModel(student, config.teacher, config.prefix_cache_mib << 20)
-    teacher.start(student, optimizer.masters)
-    anchor = Anchor(student, config.anchor, config.seed) if config.method == "sdft" and config.anchor.rows else None
-    rollouts = Rollouts(student, teacher, rows, config)
+    sdft = _Sdft(student, optimizer, rows, config) if config.method == "sdft" else None
     record, first = RunRecord(), 0
     if checkpoints is not None and (found := latest_checkpoint(checkpoints)) is not None:
         optimizer.load_state(found.tensors)
-        teacher.load_state(found.tensors)
+        if sdft is not None:
+            sdft.teacher.load_state(found.tensors)
         record, first = RunRecord(**found.records), found.step
 
     for step in range(first, config.total_steps):
         started = time.perf_counter()
         indices = batch_indices(len(rows), config.batch_size, step, config.seed)
-        batch = [rows[index] for index in indices]
         # ------------------------------------------------------------------ the one training step
-        if config.method == "sdft":
-            output = sdft_step(student, teacher, rollouts, optimizer, rows, indices, config, step, anchor)
+        if sdft is not None:
+            output = sdft_step(
+                student, sdft.teacher, sdft.rollouts, optimizer, rows, indices, config, step, sdft.anchor
+            )
         else:
-            output = sft_step(student, optimizer, batch, config, step)
+            output = sft_step(student, optimizer, [rows[index] for index in indices], config, step)
         # -----------------------------------------------------------------------------------------
         record.seconds += time.perf_counter() - started
         record.tokens += output.num_tokens
-        report = _report(student, batch, output, config, step, record)
+        report = _report(student, rows, output, config, step, record)
         record.steps.append({"step": report.step, "loss": report.loss, "gap_nats": report.gap_nats})
         callbacks.on_step(report)
         done = step + 1
@@ -148,94 +149,28 @@ def train(
             values = callbacks.on_evaluate(student, done)
             record.curve.append({"step": done, "seconds": round(record.seconds, 2), **values})
         if checkpoints is not None and (done % config.checkpoint_every == 0 or done == config.total_steps):
-            tensors = {**optimizer.state(), **teacher.state()}
+            tensors = {**optimizer.state(), **(sdft.teacher.state() if sdft is not None else {})}
             save_checkpoint(checkpoints, done, tensors, asdict(record), config.keep_checkpoints)
     return student, record
 
 
-def prepare(
-    examples: Sequence[Example], model: LanguageModel, config: LearnConfig
-) -> tuple[LearnConfig, list[TrainRow]]:
-    """Turns the examples to teach into token ids, checks that every one fits, and resolves the configuration.
+class _Sdft:
+    """What self-distillation needs beside the student: all of it made from the untaught model."""
 
-    Raises:
-        DataError: nothing to teach; a row without a demonstration; a prompt that does not fit.
-    """
-    taught = [example for example in examples if example.split == "train"]
-    if not taught:
-        raise DataError("nothing to teach: the data has no row of split 'train'")
-    demonstrations = [_target(example, model) for example in taught]
-    wanted = config.method == "sft" and config.sft_documents
-    documents: dict[str, str] = {}  # each once, and the first row that has it
-    for example in taught:
-        if wanted and example.context:
-            documents.setdefault(example.context, example.id)
-    config = config.resolve(len(taught) + len(documents), max(map(len, demonstrations)))
-    rows = [_row(example, target, model, config) for example, target in zip(taught, demonstrations, strict=True)]
-    if wanted:
-        if not documents:
-            raise ConfigError("sft_documents is set, but no row has a document (a context column)")
-        stop = model.tokenizer.eos_token_id
-        for number, (document, row) in enumerate(documents.items(), 1):
-            target = (*model.tokenizer(document, add_special_tokens=False)["input_ids"], stop)
-            if 1 + len(target) > model.max_tokens:
-                raise DataError(
-                    f"row {row!r}: its document of {len(target)} tokens does not fit the model's {model.max_tokens}"
-                )
-            rows.append(TrainRow(f"document-{number}", (stop,), (), target))
-    return config, rows
-
-
-def _target(example: Example, model: LanguageModel) -> tuple[int, ...]:
-    """The demonstration's tokens and the stop token."""
-    if not example.demonstration:
-        raise DataError(f"row {example.id!r}: has no demonstration to learn from")
-    return (
-        *model.tokenizer(example.demonstration, add_special_tokens=False)["input_ids"],
-        model.tokenizer.eos_token_id,
-    )
-
-
-def _row(example: Example, target: tuple[int, ...], model: LanguageModel, config: LearnConfig) -> TrainRow:
-    tokenizer = model.tokenizer
-    prompt = tuple(student_prompt(example, tokenizer))
-    room = model.max_tokens - config.completion_limit
-    if len(prompt) + len(target) > model.max_tokens or len(prompt) > room:
-        raise DataError(f"row {example.id!r}: {len(prompt)} prompt tokens do not fit the model's {model.max_tokens}")
-    if config.method != "sdft":
-        return TrainRow(example.id, prompt, (), target)
-    return TrainRow(example.id, prompt, tuple(teacher_prompt(example, tokenizer, config.prompts, room)), target)
-
-
-def _with_adapters(student: LanguageModel, config: LearnConfig) -> LanguageModel:
-    """The student with LoRA adapters where the configuration asks for them."""
-    if config.weights.kind == "full":
-        return student
-    import dataclasses
-
-    import torch
-    from peft import LoraConfig, get_peft_model
-
-    torch.manual_seed(config.seed)  # the adapters' start
-    targets = config.weights.targets
-    lora = LoraConfig(
-        r=config.weights.rank,
-        lora_alpha=config.weights.alpha,
-        target_modules=targets if isinstance(targets, str) else list(targets),
-        task_type="CAUSAL_LM",
-    )
-    try:
-        model = get_peft_model(student.model, lora, autocast_adapter_dtype=False)
-    except ValueError as error:
-        raise ConfigError(f"weights.targets: {error}") from error
-    return dataclasses.replace(student, model=model.eval())
+    def __init__(
+        self, student: LanguageModel, optimizer: Optimizer, rows: Sequence[TrainRow], config: LearnConfig
+    ) -> None:
+        self.teacher = TeacherModel(student, config.teacher, config.prefix_cache_mib << 20)
+        self.teacher.start(student, optimizer.masters)
+        self.rollouts = Rollouts(student, self.teacher, rows, config)
+        self.anchor = Anchor(student, config.anchor, config.seed) if config.anchor.rows else None
 
 
 def _report(
-    student: LanguageModel, batch: list[TrainRow], output: StepOutput, config: LearnConfig, step: int, record: RunRecord
+    student: LanguageModel, rows: list[TrainRow], output: StepOutput, config: LearnConfig, step: int, record: RunRecord
 ) -> StepReport:
     rollouts = output.completions
-    sample = student.tokenizer.decode(rollouts[-1].ids, skip_special_tokens=True) if rollouts else ""
+    shown = step % SAMPLE_EVERY == 0 or step + 1 == config.total_steps
     return StepReport(
         step=step + 1,
         steps=config.total_steps,
@@ -244,14 +179,21 @@ def _report(
         grad_norm=output.grad_norm,
         learning_rate=learning_rate(config, step),
         teacher_share=teacher_share(config, step) if rollouts else 0.0,
-        completion_tokens=output.num_tokens / len(batch),
+        completion_tokens=output.num_tokens / config.batch_size,
         anchor_nats=output.anchor_nats,
         ended_share=sum(c.ended for c in rollouts) / len(rollouts) if rollouts else 1.0,
         seconds=record.seconds,
         tokens=record.tokens,
-        sample_id=batch[-1].id,
-        sample=sample.strip(),
+        sample_id=rows[0].id,
+        sample=_answer(student, rows[0], config) if shown else None,
     )
+
+
+def _answer(student: LanguageModel, row: TrainRow, config: LearnConfig) -> str:
+    """What the student says to a row now, at its likeliest: drawing it changes nothing in the run."""
+    (completion,) = sample(student, prefill(student, [row.prompt]), Sampling(config.completion_limit, temperature=0.0))
+    text: str = student.tokenizer.decode(completion.ids, skip_special_tokens=True)
+    return text.strip()
 
 
 def save_model(model: LanguageModel, path: Path, config: LearnConfig) -> None:
@@ -259,8 +201,6 @@ def save_model(model: LanguageModel, path: Path, config: LearnConfig) -> None:
 
     Written whole or not at all, with a manifest of hashes and the run's configuration beside it.
     """
-    from selftaught.files import whole_directory
-
     with whole_directory(path) as draft:
         model.model.save_pretrained(draft)  # type: ignore[operator]
         model.tokenizer.save_pretrained(draft)

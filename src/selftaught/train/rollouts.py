@@ -95,7 +95,7 @@ class Rollouts:
         return [self._kept[draw, index] for index in indices]
 
     def _sampled_by_teacher(self, indices: Sequence[int], stream: str) -> list[Rollout]:
-        seeds = [row_seed(self._config.seed, stream, index) for index in indices]
+        seeds = [row_seed(self._config.seed, f"{stream}/{place}", index) for place, index in enumerate(indices)]
         with self._teacher.active() as model:
             prompts = self._teacher.prefills.get([self._rows[index].teacher_prompt for index in indices])
             completions = sample(model, prompts, self._sampling, seeds)

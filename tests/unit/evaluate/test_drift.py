@@ -31,7 +31,7 @@ def perturbed(folder: Path, scale: float, head_only: bool = False) -> LanguageMo
         for name, weight in model.model.named_parameters():
             if weight.dim() > 1 and (not head_only or "embed" in name):
                 noise = torch.randn(weight.shape, generator=generator)
-                weight += scale * weight.std() * noise
+                weight.add_(scale * weight.std() * noise)
     return model
 
 

@@ -14,7 +14,8 @@ from tiny_run import EXAMPLES, LORA, tiny_config, weights_of
 from selftaught.config import LearnConfig
 from selftaught.errors import ConfigError, DataError, TrainingError
 from selftaught.models.load import load_model
-from selftaught.train.loop import Callbacks, RunRecord, StepReport, prepare, save_model, train
+from selftaught.train.loop import Callbacks, RunRecord, StepReport, save_model, train
+from selftaught.train.rows import prepare
 from selftaught.types import Example, Message
 
 STEPS = 5

@@ -9,13 +9,14 @@ from typing import Any
 import torch
 
 from selftaught.config import LearnConfig, parse_config
+from selftaught.models.adapters import with_adapters
 from selftaught.models.load import LanguageModel, load_model
 from selftaught.models.teacher import TeacherModel
 from selftaught.train.anchor import Anchor
 from selftaught.train.batch import TrainRow
-from selftaught.train.loop import _with_adapters, prepare
 from selftaught.train.optim import Optimizer
 from selftaught.train.rollouts import Rollouts
+from selftaught.train.rows import prepare
 from selftaught.train.step import StepOutput, sdft_step
 from selftaught.types import Example, Message
 
@@ -63,7 +64,7 @@ def make_student(folder: Path, config: LearnConfig) -> tuple[LanguageModel, Reco
     """The student as `train` makes it, its optimiser, and the rows."""
     student = load_model(folder, dtype=config.dtype, masters=True)
     config, rows = prepare(EXAMPLES, student, config)
-    student = _with_adapters(student, config)
+    student = with_adapters(student, config)
     return student, Recorder(student, config), config, rows
 
 

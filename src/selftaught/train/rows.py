@@ -1,0 +1,66 @@
+"""Examples become rows of token ids; whatever does not fit is found here, before anything slow starts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from selftaught.config import LearnConfig
+from selftaught.errors import ConfigError, DataError
+from selftaught.models.load import LanguageModel
+from selftaught.prompts import student_prompt, teacher_prompt
+from selftaught.train.batch import TrainRow
+from selftaught.types import Example
+
+
+def prepare(
+    examples: Sequence[Example], model: LanguageModel, config: LearnConfig
+) -> tuple[LearnConfig, list[TrainRow]]:
+    """Turns the examples to teach into token ids, checks that every one fits, and resolves the configuration.
+
+    Raises:
+        DataError: nothing to teach; a row without a demonstration; a prompt that does not fit.
+    """
+    taught = [example for example in examples if example.split == "train"]
+    if not taught:
+        raise DataError("nothing to teach: the data has no row of split 'train'")
+    demonstrations = [_target(example, model) for example in taught]
+    wanted = config.method == "sft" and config.sft_documents
+    documents: dict[str, str] = {}  # each once, and the first row that has it
+    for example in taught:
+        if wanted and example.context:
+            documents.setdefault(example.context, example.id)
+    config = config.resolve(len(taught) + len(documents), max(map(len, demonstrations)))
+    rows = [_row(example, target, model, config) for example, target in zip(taught, demonstrations, strict=True)]
+    if wanted:
+        if not documents:
+            raise ConfigError("sft_documents is set, but no row has a document (a context column)")
+        stop = model.tokenizer.eos_token_id
+        for number, (document, row) in enumerate(documents.items(), 1):
+            target = (*model.tokenizer(document, add_special_tokens=False)["input_ids"], stop)
+            if 1 + len(target) > model.max_tokens:
+                raise DataError(
+                    f"row {row!r}: its document of {len(target)} tokens does not fit the model's {model.max_tokens}"
+                )
+            rows.append(TrainRow(f"document-{number}", (stop,), (), target))
+    return config, rows
+
+
+def _target(example: Example, model: LanguageModel) -> tuple[int, ...]:
+    """The demonstration's tokens and the stop token."""
+    if not example.demonstration:
+        raise DataError(f"row {example.id!r}: has no demonstration to learn from")
+    return (
+        *model.tokenizer(example.demonstration, add_special_tokens=False)["input_ids"],
+        model.tokenizer.eos_token_id,
+    )
+
+
+def _row(example: Example, target: tuple[int, ...], model: LanguageModel, config: LearnConfig) -> TrainRow:
+    tokenizer = model.tokenizer
+    prompt = tuple(student_prompt(example, tokenizer))
+    room = model.max_tokens - config.completion_limit
+    if len(prompt) + len(target) > model.max_tokens or len(prompt) > room:
+        raise DataError(f"row {example.id!r}: {len(prompt)} prompt tokens do not fit the model's {model.max_tokens}")
+    if config.method != "sdft":
+        return TrainRow(example.id, prompt, (), target)
+    return TrainRow(example.id, prompt, tuple(teacher_prompt(example, tokenizer, config.prompts, room)), target)
