@@ -210,7 +210,7 @@ class LearnConfig(Config):
         "auto", description="Compute type; auto takes bfloat16 where the processor really has it."
     )
     microbatch_tokens: int = Field(
-        1024, ge=1, description="Padded tokens in one forward and backward pass; bounds memory, not the result."
+        512, ge=1, description="Padded tokens in one forward and backward pass; bounds memory, not the result."
     )
     prefix_cache_mib: int = Field(
         1024, ge=0, description="Memory for the teacher's kept prompt keys and values; beyond it they are recomputed."

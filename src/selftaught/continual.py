@@ -6,6 +6,7 @@ model and a `run.json`; a job whose `run.json` is there is done, and is never do
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -79,6 +80,7 @@ def run_job(job: Job, examples: Sequence[Example], folder: Path, watch: Watch = 
     recover_directory(folder / MODEL_FOLDER)
     record = _measure_base(job, examples, watch) if job.config is None else _teach(job, examples, folder, watch)
     write_json(folder / RUN_FILE, record)
+    shutil.rmtree(folder / CHECKPOINT_FOLDER, ignore_errors=True)  # several times the model's size, and done with
     return record
 
 

@@ -121,7 +121,7 @@ def test_damaged_checkpoint(bench: Bench, tmp_path: Path) -> None:
     bench.undisturbed("sdft")
     bench.begin(out, "sdft", *keep).kill_when(lambda: any(path.name >= "step-000006" for path in checkpoints(out)))
     before, newest = checkpoints(out)[-2:]
-    flip_a_byte(newest / "state.safetensors")
+    flip_a_byte(newest / "state-0001.safetensors")
     outcome = bench.begin(out, "sdft", *keep, "--resume").wait()
     assert outcome.code == 0, outcome.err
     assert weights(out) == weights(bench.undisturbed("sdft"))
@@ -129,10 +129,10 @@ def test_damaged_checkpoint(bench: Bench, tmp_path: Path) -> None:
     out = tmp_path / "alone"
     bench.begin(out, "sdft").kill_when(lambda: bool(checkpoints(out)))
     for path in checkpoints(out):
-        flip_a_byte(path / "state.safetensors")
+        flip_a_byte(path / "state-0001.safetensors")
     line = bench.begin(out, "sdft", "--resume").wait().error_line
     assert "no checkpoint is whole" in line
-    assert "state.safetensors is damaged" in line
+    assert "state-0001.safetensors is damaged" in line
     assert before.name < newest.name
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,8 @@ from torch import Tensor
 
 from selftaught.errors import ArtifactError
 from selftaught.files import read_json, verify_directory, whole_directory, write_json
+
+SHARD_BYTES = 256 << 20
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,8 @@ def save_checkpoint(
     from safetensors.torch import save_file
 
     with whole_directory(folder / f"step-{step:06d}") as draft:
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, draft / "state.safetensors")
+        for number, shard in enumerate(_shards(tensors), 1):
+            save_file(shard, draft / f"state-{number:04d}.safetensors")
         write_json(draft / "state.json", {"step": step, "records": records})
     for old in [other for other in _steps(folder) if _number(other) <= step][:-keep]:  # later ones are damaged
         shutil.rmtree(old, ignore_errors=True)
@@ -51,8 +54,6 @@ def latest_checkpoint(folder: Path) -> Checkpoint | None:
 
     A damaged one is passed over for the one before it; if all are damaged, that is an error.
     """
-    from safetensors.torch import load_file
-
     problems: list[str] = []
     for path in reversed(_steps(folder)):
         try:
@@ -61,10 +62,30 @@ def latest_checkpoint(folder: Path) -> Checkpoint | None:
             problems.append(str(error))
             continue
         state = read_json(path / "state.json")
-        return Checkpoint(state["step"], load_file(path / "state.safetensors"), state["records"])
+        return Checkpoint(state["step"], _load_shards(path), state["records"])
     if problems:
         raise ArtifactError(f"no checkpoint is whole: {problems[0]}")
     return None
+
+
+def _shards(tensors: Mapping[str, Tensor]) -> Iterator[dict[str, Tensor]]:
+    """Parts of at most `SHARD_BYTES` (or one tensor): safetensors copies what it writes."""
+    shard: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        if shard and sum(other.nbytes for other in shard.values()) + tensor.nbytes > SHARD_BYTES:
+            yield shard
+            shard = {}
+        shard[name] = tensor.contiguous()
+    yield shard
+
+
+def _load_shards(path: Path) -> dict[str, Tensor]:
+    from safetensors.torch import load_file
+
+    tensors: dict[str, Tensor] = {}
+    for shard in sorted(path.glob("state-*.safetensors")):
+        tensors |= load_file(shard)
+    return tensors
 
 
 def _steps(folder: Path) -> list[Path]:

@@ -17,6 +17,7 @@ from selftaught.models.prefill import prefill
 from selftaught.models.teacher import TeacherModel
 from selftaught.rollout.sampler import Sampling
 from selftaught.rollout.torch_sampler import sample
+from selftaught.runtime import release_memory
 from selftaught.train.anchor import Anchor
 from selftaught.train.batch import TrainRow, batch_indices
 from selftaught.train.checkpoint import latest_checkpoint, save_checkpoint
@@ -127,6 +128,7 @@ def train(
             sdft.teacher.load_state(found.tensors)
         record, first = RunRecord(**found.records), found.step
 
+    release_memory()
     for step in range(first, config.total_steps):
         started = time.perf_counter()
         indices = batch_indices(len(rows), config.batch_size, step, config.seed)
@@ -148,6 +150,7 @@ def train(
         if callbacks.on_evaluate is not None and due:
             values = callbacks.on_evaluate(student, done)
             record.curve.append({"step": done, "seconds": round(record.seconds, 2), **values})
+            release_memory()
         if checkpoints is not None and (done % config.checkpoint_every == 0 or done == config.total_steps):
             tensors = {**optimizer.state(), **(sdft.teacher.state() if sdft is not None else {})}
             save_checkpoint(checkpoints, done, tensors, asdict(record), config.keep_checkpoints)

@@ -75,7 +75,7 @@ def test_only_the_newest_are_kept(tmp_path: Path, keep: int) -> None:
     assert latest_step(tmp_path) == 1000
 
 
-@pytest.mark.parametrize("victim", ["state.safetensors", "state.json", "manifest.json"])
+@pytest.mark.parametrize("victim", ["state-0001.safetensors", "state.json", "manifest.json"])
 @pytest.mark.parametrize("how", ["spoiled", "gone", "cut short"])
 def test_a_damaged_newest_is_passed_over(tmp_path: Path, victim: str, how: str) -> None:
     save(tmp_path, 10)
@@ -95,7 +95,7 @@ def test_a_damaged_newest_is_passed_over(tmp_path: Path, victim: str, how: str) 
 def test_if_all_are_damaged_it_is_an_error(tmp_path: Path) -> None:
     for step in (10, 20):
         save(tmp_path, step)
-        spoil(tmp_path / f"step-{step:06d}" / "state.safetensors")
+        spoil(tmp_path / f"step-{step:06d}" / "state-0001.safetensors")
     with pytest.raises(ArtifactError, match=r"no checkpoint is whole.*step-000020"):
         latest_checkpoint(tmp_path)
 
@@ -143,7 +143,7 @@ def test_a_killed_writer_leaves_nothing_that_is_taken_for_a_checkpoint(tmp_path:
     dies = (
         "import os, sys; from pathlib import Path; from selftaught.files import whole_directory\n"
         "with whole_directory(Path(sys.argv[1])) as draft:\n"
-        "    (draft / 'state.safetensors').write_text('half'); os._exit(9)\n"  # as on SIGKILL: no cleaning up
+        "    (draft / 'state-0001.safetensors').write_text('half'); os._exit(9)\n"  # as on SIGKILL: no cleaning up
     )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     died = subprocess.run([sys.executable, "-c", dies, tmp_path / "step-000020"], env=environment, check=False)
@@ -166,7 +166,7 @@ def test_what_was_just_written_is_never_dropped(tmp_path: Path) -> None:
     """A damaged later one does not count as one of those kept."""
     save(tmp_path, 10)
     save(tmp_path, 40)
-    spoil(tmp_path / "step-000040" / "state.safetensors")
+    spoil(tmp_path / "step-000040" / "state-0001.safetensors")
     assert latest_step(tmp_path) == 10
     save(tmp_path, 20, keep=1)  # resumed from 10, with another checkpoint_every
     assert latest_step(tmp_path) == 20
