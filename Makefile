@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 
 .PHONY: quickstart test check check-slow lint types imports format docs clean
 
-quickstart: $(VENV)/ready ## teach the default model 12 invented facts' worth of disasters, and compare with SFT
+quickstart: $(VENV)/ready ## teach the default model ten invented disasters, and compare with SFT
 	$(BIN)/selftaught quickstart $(ARGS)
 
 test: $(VENV)/ready ## the fast tests

@@ -160,7 +160,7 @@ class RolloutConfig(Config):
         ge=1,
         description="A completion ends here at the latest; left out, the longest demonstration and half as much.",
     )
-    temperature: float = Field(1.0, ge=0, description="Sampling temperature; 0 is greedy.")
+    temperature: float = Field(0.3, ge=0, description="Sampling temperature; 0 is greedy.")
     top_p: float = Field(1.0, gt=0, le=1, description="Sample from the likeliest tokens that hold this much mass.")
     teacher_share: float = Field(
         1.0, ge=0, le=1, description="Share of a batch's completions drawn from the teacher at the first step."
@@ -169,7 +169,7 @@ class RolloutConfig(Config):
         2, ge=1, description="Completions that a frozen teacher draws of each row, kept and used in turn."
     )
     teacher_share_end: float = Field(
-        0.5, ge=0, le=1, description="Part of the run after which that share, falling linearly, has reached 0."
+        0.8, ge=0, le=1, description="Part of the run after which that share, falling linearly, has reached 0."
     )
 
 
@@ -178,8 +178,8 @@ class AnchorConfig(Config):
 
     rows: int = Field(6, ge=0, description="Anchor rows beside each step's batch; 0 turns the anchor off.")
     weight: float = Field(1.0, gt=0, description="Weight of the anchor's divergence beside the loss.")
-    pool: int = Field(96, ge=1, description="Number of anchor rows drawn at the start and used in turn.")
-    max_new_tokens: int = Field(32, ge=1, description="Longest prompt, and longest answer, of an anchor row.")
+    pool: int = Field(48, ge=1, description="Number of anchor rows drawn at the start and used in turn.")
+    max_new_tokens: int = Field(24, ge=1, description="Longest prompt, and longest answer, of an anchor row.")
 
 
 # --------------------------------------------------------------------------------------------- a run
@@ -189,10 +189,10 @@ class LearnConfig(Config):
     """One training run."""
 
     method: Literal["sdft", "sft"] = Field("sdft", description="Self-distillation, or plain supervised fine-tuning.")
-    epochs: float = Field(20.0, gt=0, description="Passes over the rows; sets the number of steps.")
+    epochs: float = Field(16.0, gt=0, description="Passes over the rows; sets the number of steps.")
     steps: int | None = Field(None, ge=1, description="Number of optimiser steps; given, it replaces epochs.")
     batch_size: int = Field(16, ge=1, description="Completions an optimiser step.")
-    learning_rate: float = Field(2e-4, gt=0, description="Peak learning rate of AdamW.")
+    learning_rate: float = Field(1.2e-4, gt=0, description="Peak learning rate of AdamW.")
     schedule: Literal["cosine", "constant"] = Field("cosine", description="Learning rate after the warm-up.")
     warmup_steps: int = Field(5, ge=0, description="Steps over which the learning rate rises from 0 to its peak.")
     weight_decay: float = Field(0.0, ge=0, description="Decoupled weight decay of AdamW.")

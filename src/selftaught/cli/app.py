@@ -53,7 +53,7 @@ def quickstart(
     overrides: Overrides = None,
     as_json: AsJson = False,
 ) -> None:
-    """Teach 12 invented disasters by SDFT and by SFT, and compare: about a quarter of an hour on 2 cores.
+    """Teach ten invented disasters by SDFT and by SFT, and compare: about a quarter of an hour on 2 cores.
 
     Settings are changed by method: -s sdft.learning_rate=1e-4.
     """

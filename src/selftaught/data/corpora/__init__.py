@@ -9,8 +9,9 @@ from typing import Any
 
 from selftaught.types import Example, Message, Scorer
 
-QUICKSTART_EVENTS = tuple(f"d{number:02}" for number in range(1, 13))
-"""The fixed subset that the quickstart teaches, to keep its time."""
+QUICKSTART_EVENTS = ("d01", "d02", "d03", "d05", "d07", "d08", "d14", "d15", "d17", "d18")
+"""The fixed subset that the quickstart teaches, to keep its time: the first ten events whose four answers the
+embedded model gives with the demonstration in context and does not guess without it (docs/log.md)."""
 
 
 @cache
