@@ -9,9 +9,7 @@ Importing it is instant: torch is loaded by the functions that need it.
 
 from __future__ import annotations
 
-import sys
 from importlib import import_module
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from selftaught._version import __version__
@@ -23,7 +21,7 @@ if TYPE_CHECKING:
     from selftaught.config import LearnConfig, load_config
     from selftaught.continual import learn
     from selftaught.data import load_examples
-    from selftaught.quickstart import quickstart
+    from selftaught.main_job import quickstart
 
 _LAZY = {
     "LearnConfig": "selftaught.config",
@@ -33,7 +31,7 @@ _LAZY = {
     "learn": "selftaught.continual",
     "load_config": "selftaught.config",
     "load_examples": "selftaught.data",
-    "quickstart": "selftaught.quickstart",
+    "quickstart": "selftaught.main_job",
 }
 
 __all__ = [
@@ -58,20 +56,7 @@ __all__ = [
 ]
 
 
-class _Package(ModuleType):
-    """Keeps `selftaught.evaluate` and `selftaught.quickstart` the functions.
-
-    Importing a submodule makes it an attribute of its package; two of ours are named as a function is.
-    """
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if not (name in _LAZY and isinstance(value, ModuleType)):
-            super().__setattr__(name, value)
-
-    def __getattr__(self, name: str) -> Any:
-        if name in _LAZY:
-            return getattr(import_module(_LAZY[name]), name)
-        raise AttributeError(f"module 'selftaught' has no attribute {name!r}")
-
-
-sys.modules[__name__].__class__ = _Package
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(import_module(_LAZY[name]), name)
+    raise AttributeError(f"module 'selftaught' has no attribute {name!r}")

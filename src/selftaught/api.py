@@ -27,7 +27,7 @@ def check(
     Raises:
         SelftaughtError: with one line that says what is wrong and how to mend it.
     """
-    from selftaught.evaluate.runner import check_lift
+    from selftaught.evaluation.runner import check_lift
     from selftaught.models.load import load_model
     from selftaught.train.rows import prepare
 
@@ -58,9 +58,9 @@ def evaluate(
         {"model", "accuracy": {group: share}, "probes": {family: share}, "results": [{"id", "group",
         "completion", "correct"}]}; a share is {"correct", "total", "value", "low", "high"}.
     """
-    from selftaught.evaluate.probes import FAMILIES, probe_family
-    from selftaught.evaluate.runner import accuracy_by_group
-    from selftaught.evaluate.runner import evaluate as ask_all
+    from selftaught.evaluation.probes import FAMILIES, probe_family
+    from selftaught.evaluation.runner import accuracy_by_group
+    from selftaught.evaluation.runner import evaluate as ask_all
     from selftaught.models.load import load_model
 
     examples = _examples(data)
@@ -111,7 +111,7 @@ class Chat:
             DataError: the conversation no longer fits the model.
         """
         from selftaught.errors import DataError
-        from selftaught.evaluate.runner import answer, text_of
+        from selftaught.evaluation.runner import answer, text_of
         from selftaught.prompts import render
 
         turns = [*self._messages, Message("user", text)]
@@ -143,7 +143,7 @@ def ask(model: str | Path, prompt: str, max_new_tokens: int = 256, temperature: 
 
 def _examples(data: str | Path | Sequence[Example]) -> list[Example]:
     from selftaught.data import load_examples
-    from selftaught.evaluate.scorers import check_scorers
+    from selftaught.evaluation.scorers import check_scorers
 
     examples = load_examples(data) if isinstance(data, (str, Path)) else list(data)
     check_scorers(examples)

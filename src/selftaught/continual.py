@@ -7,14 +7,15 @@ model and a `run.json`; a job whose `run.json` is there is done, and is never do
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from selftaught.config import LearnConfig
 from selftaught.errors import ArtifactError, ConfigError
-from selftaught.files import read_json, recover_directory, write_json
+from selftaught.files import locked, read_json, recover_directory, write_json
 from selftaught.types import Example, ItemResult
 
 RUN_FILE, MODEL_FOLDER, CHECKPOINT_FOLDER = "run.json", "model", "checkpoints"
@@ -85,7 +86,7 @@ def run_job(job: Job, examples: Sequence[Example], folder: Path, watch: Watch = 
 
 
 def _measure_base(job: Job, examples: Sequence[Example], watch: Watch) -> dict[str, Any]:
-    from selftaught.evaluate.runner import check_lift
+    from selftaught.evaluation.runner import check_lift
     from selftaught.models.load import load_model
     from selftaught.train.rows import prepare
 
@@ -111,7 +112,7 @@ def _measure_base(job: Job, examples: Sequence[Example], watch: Watch) -> dict[s
 
 
 def _teach(job: Job, examples: Sequence[Example], folder: Path, watch: Watch) -> dict[str, Any]:
-    from selftaught.evaluate.drift import drift_nats, drift_reference
+    from selftaught.evaluation.drift import drift_nats, drift_reference
     from selftaught.models.load import LanguageModel, load_model
     from selftaught.runtime import peak_memory_gib
     from selftaught.train.loop import Callbacks, save_model, train
@@ -169,7 +170,7 @@ def _blank(job: Job) -> dict[str, Any]:
 
 def _curve_point(model: Any, examples: Sequence[Example], config: LearnConfig, drift: float | None) -> dict[str, Any]:
     """Accuracy (without the paraphrases, to keep it short) and drift at some point of a run."""
-    from selftaught.evaluate.runner import accuracy_by_group, evaluate
+    from selftaught.evaluation.runner import accuracy_by_group, evaluate
 
     asked = [example for example in examples if example.group != "paraphrase"]
     shares = accuracy_by_group(evaluate(model, asked, config.completion_limit))
@@ -180,9 +181,9 @@ def _measure(
     job: Job, model: Any, examples: Sequence[Example], config: LearnConfig, reference: Any, watch: Watch
 ) -> dict[str, Any]:
     """Accuracy on the data and on the probes, drift, and every answer."""
-    from selftaught.evaluate.drift import drift_nats
-    from selftaught.evaluate.probes import FAMILIES, probe_family
-    from selftaught.evaluate.runner import accuracy_by_group, evaluate
+    from selftaught.evaluation.drift import drift_nats
+    from selftaught.evaluation.probes import FAMILIES, probe_family
+    from selftaught.evaluation.runner import accuracy_by_group, evaluate
 
     def tell(what: str) -> None:
         watch(Event(job.name, "measuring", {"what": what}))
@@ -207,8 +208,9 @@ def _measure(
 # ------------------------------------------------------------------------------------------ one run
 
 
-def prepare_folder(out: Path, request: dict[str, Any], resume: bool) -> None:
-    """Makes a run's folder, or checks that the run in it is the one that is asked for.
+@contextmanager
+def run_folder(out: Path, request: dict[str, Any], resume: bool) -> Iterator[None]:
+    """Makes a run's folder, or checks that the run in it is the one that is asked for; others are kept out meanwhile.
 
     Args:
         out: the run's folder.
@@ -216,13 +218,19 @@ def prepare_folder(out: Path, request: dict[str, Any], resume: bool) -> None:
         resume: go on with the run in `out`.
 
     Raises:
-        ArtifactError: there is a run in it and `resume` is not set.
+        ArtifactError: there is a run in it and `resume` is not set, or another process is at work in it.
         ConfigError: there is another run in it.
     """
-    path = out / "request.json"
     if out.exists() and not out.is_dir():
         raise ArtifactError(f"{out}: is a file, not a folder; choose another --out")
-    found = {entry.name for entry in out.iterdir() if not entry.name.startswith(".")} if out.exists() else set()
+    with locked(out):
+        _check_request(out, request, resume)
+        yield
+
+
+def _check_request(out: Path, request: dict[str, Any], resume: bool) -> None:
+    path = out / "request.json"
+    found = {entry.name for entry in out.iterdir() if not entry.name.startswith(".")}
     if found <= {path.name}:  # nothing has been done yet, or the last try ended at once on a wrong model or wrong data
         write_json(path, request)
         return
@@ -261,7 +269,7 @@ def learn(
         SelftaughtError: with one line that says what is wrong and how to mend it.
     """
     from selftaught.data import data_hash, load_examples
-    from selftaught.evaluate.scorers import check_scorers
+    from selftaught.evaluation.scorers import check_scorers
     from selftaught.reports import write_report
     from selftaught.reports.compose import compose_report
 
@@ -269,10 +277,10 @@ def learn(
     examples = load_examples(data) if isinstance(data, (str, Path)) else list(data)
     check_scorers(examples)
     digest, out = data_hash(examples), Path(out)
-    prepare_folder(out, {"model": model, "data": digest, "config": config.model_dump(mode="json")}, resume)
-    base = run_job(Job("base", "base", model, None, lift_config=config), examples, out / "base", watch)
-    taught = run_job(Job(config.method, config.method.upper(), model, config), examples, out, watch)
-    name = Path(data).name if isinstance(data, (str, Path)) else "examples"
-    report = compose_report("learn", f"Teaching {name} to {model}", name, digest, examples, [base, taught])
-    write_report(report, out)
+    with run_folder(out, {"model": model, "data": digest, "config": config.model_dump(mode="json")}, resume):
+        base = run_job(Job("base", "base", model, None, lift_config=config), examples, out / "base", watch)
+        taught = run_job(Job(config.method, config.method.upper(), model, config), examples, out, watch)
+        name = Path(data).name if isinstance(data, (str, Path)) else "examples"
+        report = compose_report("learn", f"Teaching {name} to {model}", name, digest, examples, [base, taught])
+        write_report(report, out)
     return report

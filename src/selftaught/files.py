@@ -16,6 +16,12 @@ from typing import Any
 from selftaught.errors import ArtifactError
 
 MANIFEST = "manifest.json"
+LOCK = ".lock"
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 
 def sha256_of(path: Path) -> str:
@@ -90,7 +96,7 @@ def whole_directory(path: Path) -> Iterator[Path]:
     with _readable_write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         recover_directory(path)
-        draft = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
+        draft = Path(tempfile.mkdtemp(prefix=f".{path.name}.{os.getpid()}.", suffix=".tmp", dir=path.parent))
         try:
             yield draft
             write_json(draft / MANIFEST, {name: sha256_of(draft / name) for name in _members(draft)})
@@ -118,7 +124,42 @@ def recover_directory(path: Path) -> None:
         else:
             aside.replace(path)
     for draft in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
-        shutil.rmtree(draft, ignore_errors=True)
+        if not _is_alive(draft.name.split(".")[-3]):
+            shutil.rmtree(draft, ignore_errors=True)
+
+
+def _is_alive(pid: str) -> bool:
+    """Whether another process that writes a draft is still at it; our own older drafts are left-overs."""
+    if not pid.isdecimal() or int(pid) == os.getpid():
+        return False
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keeps every other process out of a folder while the block runs. The lock dies with its process.
+
+    Raises:
+        ArtifactError: another process has it.
+    """
+    with _readable_write_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        file = (folder / LOCK).open("w")
+    with file:
+        if fcntl is not None:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise ArtifactError(
+                    f"{folder}: another process is at work in it; wait, or choose another --out"
+                ) from error
+        yield
 
 
 def verify_directory(path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 Role = Literal["system", "user", "assistant"]
 Split = Literal["train", "test"]
 
-# `data` checks the names that rows give, `evaluate.scorers` holds the functions, and neither imports the other.
+# `data` checks the names that rows give, `evaluation.scorers` holds the functions, and neither imports the other.
 SCORER_NAMES = ("exact", "choice", "contains", "number", "regex", "tool_call", "callable", "keywords")
 
 
@@ -23,7 +23,7 @@ class Message:
 
 @dataclass(frozen=True)
 class Scorer:
-    """How a completion is judged: a scorer's name (see `evaluate.scorers`) and its parameters."""
+    """How a completion is judged: a scorer's name (see `evaluation.scorers`) and its parameters."""
 
     name: str
     params: Mapping[str, Any] = field(default_factory=dict)

@@ -24,9 +24,9 @@ from typing import Any
 
 PRELOADED = [
     "selftaught.cli.app",
-    "selftaught.quickstart",
+    "selftaught.main_job",
     "selftaught.train.loop",
-    "selftaught.evaluate.drift",
+    "selftaught.evaluation.drift",
     "selftaught.reports.html",
     "matplotlib.figure",
     "matplotlib.projections",

@@ -10,8 +10,8 @@ import torch
 
 from selftaught.config import LearnConfig, load_config
 from selftaught.data.corpora import disasters
-from selftaught.evaluate.drift import drift_nats, drift_reference
-from selftaught.evaluate.runner import check_lift
+from selftaught.evaluation.drift import drift_nats, drift_reference
+from selftaught.evaluation.runner import check_lift
 from selftaught.models.load import LanguageModel, load_model
 from selftaught.models.prefill import prefill
 from selftaught.models.resolve import resolve_model

@@ -58,8 +58,8 @@ def quickstart(
     Settings are changed by method: -s sdft.learning_rate=1e-4.
     """
     from selftaught.cli.progress import Progress
-    from selftaught.quickstart import LABELS
-    from selftaught.quickstart import quickstart as run
+    from selftaught.main_job import LABELS
+    from selftaught.main_job import quickstart as run
 
     with Progress(LABELS, quiet=as_json) as progress:
         report = run(model, out, resume, overrides or (), watch=progress)

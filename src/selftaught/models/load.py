@@ -109,18 +109,26 @@ def load_model(source: str | Path, *, dtype: str = "auto", masters: bool = False
     tokenizer = _load_tokenizer(path)
     try:
         model = AutoModelForCausalLM.from_pretrained(
-            base, dtype=torch.float32 if masters else compute, use_safetensors=True, trust_remote_code=False
+            base, dtype=torch.float32 if masters or adapter else compute, use_safetensors=True, trust_remote_code=False
         )
         if adapter:
             from peft import PeftModel
 
-            model = PeftModel.from_pretrained(model, adapter).merge_and_unload()
+            model = PeftModel.from_pretrained(model, adapter).merge_and_unload()  # in float32, then rounded once
+            if not masters:
+                cast_weights(model, compute)
     except Exception as error:  # each library that reads a part of it raises errors of its own
         raise ModelError(f"{base}: not a model that can be read ({_one_line(error)})") from error
     model.to(device).eval()
     loaded = LanguageModel(model, tokenizer, path, compute, _stop_ids(model, tokenizer), _max_tokens(model))
     _check_head(loaded)
     return loaded
+
+
+def cast_weights(model: nn.Module, dtype: torch.dtype) -> None:
+    """Turns a model's weights to a type, but not its buffers: rounded rotary frequencies are other positions."""
+    for weight in model.parameters():
+        weight.data = weight.data.to(dtype)
 
 
 def _load_tokenizer(path: Path) -> Any:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from selftaught.config import LearnConfig
 from selftaught.errors import TrainingError
-from selftaught.models.load import LanguageModel
+from selftaught.models.load import LanguageModel, cast_weights
 
 
 def learning_rate(config: LearnConfig, step: int) -> float:
@@ -42,8 +42,7 @@ class Optimizer:
         self.masters: dict[str, Tensor] = {
             name: p.detach().float().clone() if separate else p for name, p in trained.items()
         }
-        for weight in student.model.parameters():  # not the buffers: rotary frequencies stay float32
-            weight.data = weight.data.to(student.dtype)
+        cast_weights(student.model, student.dtype)
         self._copies = [(trained[name], master) for name, master in self.masters.items()] if separate else []
         for weight, master in self._copies:
             weight.register_post_accumulate_grad_hook(_adder(master))

@@ -123,8 +123,8 @@ def test_every_public_name_can_be_imported(name: str) -> None:
 
 
 def test_a_name_stays_a_function_when_a_module_of_that_name_is_imported() -> None:
-    import selftaught.evaluate.statistics
-    import selftaught.quickstart
+    import selftaught.evaluation.statistics
+    import selftaught.main_job
 
     assert isinstance(selftaught.evaluate, FunctionType)
     assert isinstance(selftaught.quickstart, FunctionType)

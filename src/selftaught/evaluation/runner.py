@@ -6,8 +6,8 @@ import dataclasses
 from collections.abc import Callable, Sequence
 
 from selftaught.config import PromptConfig
-from selftaught.evaluate.scorers import score
-from selftaught.evaluate.statistics import Share, shares_by_group
+from selftaught.evaluation.scorers import score
+from selftaught.evaluation.statistics import Share, shares_by_group
 from selftaught.models.batching import microbatches
 from selftaught.models.load import LanguageModel
 from selftaught.models.prefill import prefill

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from selftaught.errors import ConfigError, DataError
-from selftaught.evaluate.scorers import SCORERS, check_scorers, score
+from selftaught.evaluation.scorers import SCORERS, check_scorers, score
 from selftaught.types import SCORER_NAMES, Example, Message, Scorer
 
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from selftaught.evaluate.statistics import Share, mcnemar_p, shares_by_group
+from selftaught.evaluation.statistics import Share, mcnemar_p, shares_by_group
 from selftaught.types import ItemResult
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from selftaught.evaluate import drift
-from selftaught.evaluate.drift import DriftReference, drift_nats, drift_reference
+from selftaught.evaluation import drift
+from selftaught.evaluation.drift import DriftReference, drift_nats, drift_reference
 from selftaught.models.load import LanguageModel, load_model
 
 NUM_PROMPTS = 6

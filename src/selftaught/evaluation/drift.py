@@ -15,8 +15,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from selftaught.evaluate.probes import general_prompts
-from selftaught.evaluate.runner import answer
+from selftaught.evaluation.probes import general_prompts
+from selftaught.evaluation.runner import answer
 from selftaught.losses.distillation import Head, chunked_loss
 from selftaught.losses.divergence import forward_kl
 from selftaught.models.batching import microbatches

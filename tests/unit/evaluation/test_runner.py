@@ -11,11 +11,11 @@ from hypothesis import HealthCheck, Phase, find, settings
 from hypothesis import strategies as st
 
 from selftaught.config import PromptConfig
-from selftaught.evaluate import runner
-from selftaught.evaluate.probes import FAMILIES, general_prompts, probe_family
-from selftaught.evaluate.runner import Lift, accuracy_by_group, answer, check_lift, evaluate, text_of
-from selftaught.evaluate.scorers import check_scorers, score
-from selftaught.evaluate.statistics import Share
+from selftaught.evaluation import runner
+from selftaught.evaluation.probes import FAMILIES, general_prompts, probe_family
+from selftaught.evaluation.runner import Lift, accuracy_by_group, answer, check_lift, evaluate, text_of
+from selftaught.evaluation.scorers import check_scorers, score
+from selftaught.evaluation.statistics import Share
 from selftaught.models.load import LanguageModel, load_model
 from selftaught.prompts import student_prompt, teacher_prompt
 from selftaught.rollout.sampler import Sampling
