@@ -62,7 +62,7 @@ class LossConfig(Config):
         None, gt=0, description="Upper bound on the loss of one token; above it the token gives no gradient."
     )
     skip_tokens: int = Field(0, ge=0, description="Number of first completion tokens left out of the loss.")
-    chunk_tokens: int = Field(128, ge=1, description="Completion tokens projected onto the vocabulary at a time.")
+    chunk_tokens: int = Field(64, ge=1, description="Completion tokens projected onto the vocabulary at a time.")
 
 
 # ------------------------------------------------------------------------------------------ teacher
@@ -126,6 +126,9 @@ class FullWeights(Config):
     """Every weight is trained; the masters and the optimiser's state are float32."""
 
     kind: Literal["full"] = "full"
+    embeddings: bool = Field(
+        True, description="Train the token embeddings and the head too; frozen, a small model needs far less memory."
+    )
 
 
 class LoraWeights(Config):

@@ -16,6 +16,7 @@ from typing import Any
 from selftaught.config import LearnConfig
 from selftaught.errors import ArtifactError, ConfigError
 from selftaught.files import locked, read_json, recover_directory, write_json
+from selftaught.runtime import release_memory
 from selftaught.types import Example, ItemResult
 
 RUN_FILE, MODEL_FOLDER, CHECKPOINT_FOLDER = "run.json", "model", "checkpoints"
@@ -82,6 +83,7 @@ def run_job(job: Job, examples: Sequence[Example], folder: Path, watch: Watch = 
     record = _measure_base(job, examples, watch) if job.config is None else _teach(job, examples, folder, watch)
     write_json(folder / RUN_FILE, record)
     shutil.rmtree(folder / CHECKPOINT_FOLDER, ignore_errors=True)  # several times the model's size, and done with
+    release_memory()
     return record
 
 

@@ -265,3 +265,24 @@ def test_hashes_are_sha256(tmp_path: Path) -> None:
     (tmp_path / "f").write_bytes(data)
     assert sha256_of(tmp_path / "f") == hashlib.sha256(data).hexdigest()
     assert json.loads(json.dumps(files.MANIFEST)) == "manifest.json"
+
+
+def test_a_lock_keeps_another_process_out_and_dies_with_its_own(tmp_path: Path) -> None:
+    hold = "import sys; from pathlib import Path; from selftaught.files import locked\nwith locked(Path(sys.argv[1])): "
+    with files.locked(tmp_path):
+        other = subprocess.run(
+            [sys.executable, "-c", hold + "print('in')", str(tmp_path)], capture_output=True, text=True, check=False
+        )
+        assert "another process is at work" in other.stderr and not other.stdout
+    killed = subprocess.run([sys.executable, "-c", hold + "import os; os._exit(9)", str(tmp_path)], check=False)
+    assert killed.returncode == 9
+    with files.locked(tmp_path):
+        pass
+
+
+def test_the_draft_of_a_living_process_is_left_alone(tmp_path: Path) -> None:
+    living, dead = tmp_path / f".m.{os.getppid()}.abc.tmp", tmp_path / ".m.999999999.abc.tmp"
+    living.mkdir()
+    dead.mkdir()
+    files.recover_directory(tmp_path / "m")
+    assert living.exists() and not dead.exists()

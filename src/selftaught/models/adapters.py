@@ -1,4 +1,4 @@
-"""Low-rank adapters (LoRA), through peft."""
+"""Which weights are trained: all, all but the embeddings, or low-rank adapters (LoRA, through peft)."""
 
 from __future__ import annotations
 
@@ -11,13 +11,16 @@ from selftaught.errors import ConfigError
 from selftaught.models.load import LanguageModel
 
 
-def with_adapters(student: LanguageModel, config: LearnConfig) -> LanguageModel:
-    """The model with LoRA adapters where the configuration asks for them, in its own type until trained.
+def trainable(student: LanguageModel, config: LearnConfig) -> LanguageModel:
+    """The model with the weights that are to be trained: its own, or LoRA adapters, still in its own type.
 
     Raises:
         ConfigError: a target is not a layer that can have an adapter.
     """
     if config.weights.kind == "full":
+        if not config.weights.embeddings:
+            for layer in (student.plain_model.get_input_embeddings(), student.plain_model.get_output_embeddings()):
+                layer.requires_grad_(False)
         return student
     from peft import LoraConfig, get_peft_model
 

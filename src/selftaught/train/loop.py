@@ -11,7 +11,7 @@ from typing import Any
 
 from selftaught.config import LearnConfig
 from selftaught.files import whole_directory, write_text
-from selftaught.models.adapters import with_adapters
+from selftaught.models.adapters import trainable
 from selftaught.models.load import LanguageModel, load_model
 from selftaught.models.prefill import prefill
 from selftaught.models.teacher import TeacherModel
@@ -118,7 +118,7 @@ def train(
     callbacks = callbacks or Callbacks()
     student = load_model(source, dtype=config.dtype, masters=True)
     config, rows = prepare(examples, student, config)
-    student = with_adapters(student, config)
+    student = trainable(student, config)
     optimizer = Optimizer(student, config)
     sdft = _Sdft(student, optimizer, rows, config) if config.method == "sdft" else None
     record, first = RunRecord(), 0

@@ -247,3 +247,16 @@ def test_a_conversation_keeps_its_turns(sharp_model: Path) -> None:
     assert student.endswith("<|im_start|>user\nWho?<|im_end|>\n<|im_start|>assistant\n")
     shared = student[: student.index("Who?")]
     assert teacher.startswith(shared) and "Me." in teacher and "Me." not in student
+
+
+@pytest.mark.parametrize("method", ["sdft", "sft"])
+def test_frozen_embeddings_stay_and_the_layers_between_learn(sharp_model: Path, method: str) -> None:
+    before = {
+        name: weight.clone() for name, weight in load_model(sharp_model, dtype="float32").model.state_dict().items()
+    }
+    config = tiny_config(method=method, weights={"kind": "full", "embeddings": False}, steps=2)
+    student, _ = train(sharp_model, EXAMPLES, config)
+    after = student.model.state_dict()
+    for name in ("model.embed_tokens.weight", "lm_head.weight"):
+        assert torch.equal(after[name], before[name].to(after[name].dtype))
+    assert not torch.equal(after["model.layers.0.mlp.up_proj.weight"], before["model.layers.0.mlp.up_proj.weight"])

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from selftaught.config import LearnConfig, parse_config
-from selftaught.models.adapters import with_adapters
+from selftaught.models.adapters import trainable
 from selftaught.models.load import LanguageModel, load_model
 from selftaught.models.teacher import TeacherModel
 from selftaught.train.anchor import Anchor
@@ -64,7 +64,7 @@ def make_student(folder: Path, config: LearnConfig) -> tuple[LanguageModel, Reco
     """The student as `train` makes it, its optimiser, and the rows."""
     student = load_model(folder, dtype=config.dtype, masters=True)
     config, rows = prepare(EXAMPLES, student, config)
-    student = with_adapters(student, config)
+    student = trainable(student, config)
     return student, Recorder(student, config), config, rows
 
 
