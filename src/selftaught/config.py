@@ -277,7 +277,7 @@ def parse_config(tree: Mapping[str, Any], where: str) -> LearnConfig:
         ConfigError: naming `where` and the first problem.
     """
     try:
-        return LearnConfig.model_validate(tree)
+        return LearnConfig.model_validate(merged(LearnConfig().model_dump(), tree))
     except ValidationError as error:
         raise ConfigError(f"{where}: {_first_problem(error)}") from error
 

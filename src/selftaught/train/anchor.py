@@ -29,6 +29,11 @@ from selftaught.rollout.torch_sampler import sample
 from selftaught.train.batch import batch_indices, row_seed
 
 USER_MARK = "\x00user\x00"
+OPENERS = (
+    "", "What", "Which", "Who", "Where", "When", "Why", "How", "How many", "Is", "Can", "Name", "Give", "List",
+    "Write", "Translate", "Explain", "Describe", "Complete", "Answer", "Choose", "Calculate", "Summarize", "Tell",
+)  # fmt: skip
+"""Words that the base's prompts begin with, in turn: left to itself it seldom writes a short, plain request."""
 GROUP_ROWS = 32  # sampled at a time
 
 
@@ -81,10 +86,13 @@ def draw_rows(base: LanguageModel, config: AnchorConfig, seed: int) -> list[Anch
     for first in range(0, config.pool, GROUP_ROWS):
         numbers = range(first, min(first + GROUP_ROWS, config.pool))
         sampling = Sampling(config.max_new_tokens, temperature=1.0)
-        turns = sample(
-            base, prefill(base, [opening] * len(numbers)), sampling, [row_seed(seed, -1, n) for n in numbers]
-        )
-        asked = [(*opening, *(t for t in turn.ids if t not in base.stop_ids), *closing) for turn in turns]
+        openers = [base.tokenizer(OPENERS[n % len(OPENERS)], add_special_tokens=False)["input_ids"] for n in numbers]
+        begun = [(*opening, *opener) for opener in openers]
+        turns = sample(base, prefill(base, begun), sampling, [row_seed(seed, -1, n) for n in numbers])
+        asked = [
+            (*start, *(token for token in turn.ids if token not in base.stop_ids), *closing)
+            for start, turn in zip(begun, turns, strict=True)
+        ]
         answers = sample(base, prefill(base, asked), sampling, [row_seed(seed, -2, n) for n in numbers])
         for prompt, answer in zip(asked, answers, strict=True):
             rows.append(AnchorRow(prompt, answer.ids, student_hidden(base, [prompt], [answer.ids])))

@@ -11,7 +11,7 @@ from tiny_run import LORA, make_student, make_teacher, run_step, same_prompts, s
 from selftaught.config import AnchorConfig
 from selftaught.losses.divergence import divergence
 from selftaught.models.load import LanguageModel, load_model
-from selftaught.train.anchor import Anchor, draw_rows, user_turn
+from selftaught.train.anchor import OPENERS, Anchor, draw_rows, user_turn
 from selftaught.train.batch import batch_indices
 
 CONFIG = AnchorConfig(rows=3, pool=7, max_new_tokens=6)
@@ -34,10 +34,12 @@ def test_a_row_is_a_turn_of_the_chat_template_and_the_bases_answer(base: Languag
     opening, closing = user_turn(base)
     assert base.tokenizer.decode(opening) == "<|im_start|>user\n"
     assert base.tokenizer.decode(closing) == "<|im_end|>\n<|im_start|>assistant\n"
-    for row in draw_rows(base, CONFIG, 3):
+    for number, row in enumerate(draw_rows(base, CONFIG, 3)):
+        opener = tuple(base.tokenizer(OPENERS[number % len(OPENERS)])["input_ids"])
         turn = row.prompt[len(opening) : -len(closing)]
         assert row.prompt == (*opening, *turn, *closing)
-        assert 0 < len(turn) <= 6 and not base.stop_ids & set(turn)
+        assert turn[: len(opener)] == opener
+        assert len(opener) < len(turn) <= len(opener) + 6 and not base.stop_ids & set(turn)
         assert 0 < len(row.completion) <= 6
         with torch.no_grad():
             logits = base.plain_model(input_ids=torch.tensor([[*row.prompt, *row.completion]])).logits
