@@ -21,10 +21,11 @@ from selftaught.data import data_hash
 from selftaught.data.corpora import QUICKSTART_EVENTS, disasters
 from selftaught.errors import ConfigError, SelftaughtError, TrainingError
 from selftaught.reports.compose import compose_report, drift_at_accuracy
-from selftaught.runtime import num_cores, prepare
+from selftaught.runtime import memory_gib, num_cores, prepare
 from selftaught.types import Example
 
 LABELS = {"base": "base", "sft": "SFT", "sft_documents": "SFT + articles", "sdft": "SDFT"}
+LANE_GIB = 5.0  # memory that a lane may take; a machine with less than all lanes need runs the jobs in one
 LANES = (("base", "sdft"), ("sft", "sft_documents"))  # about equal work; the lift is known before SDFT begins
 
 
@@ -79,7 +80,8 @@ def quickstart(
         path = str(resolve_model(model))
         jobs = {"base": Job("base", LABELS["base"], path, None, lift_config=configs["sdft"])}
         jobs |= {name: Job(name, LABELS[name], path, config) for name, config in configs.items()}
-        lanes = [[jobs[name] for name in lane] for lane in LANES] if num_cores() > 1 else [list(jobs.values())]
+        roomy = num_cores() >= len(LANES) and memory_gib() >= LANE_GIB * len(LANES)
+        lanes = [[jobs[name] for name in lane] for lane in LANES] if roomy else [list(jobs.values())]
         _run_lanes(lanes, examples, out, watch)
         records = [finished(out / name) for name in LABELS]
         done = [record for record in records if record is not None]

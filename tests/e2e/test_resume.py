@@ -172,6 +172,7 @@ def one_event_in_two_lanes() -> None:
 
     module.quickstart = functools.partial(module.quickstart, events=("d01",))  # type: ignore[attr-defined]
     module.num_cores = lambda: 2  # type: ignore[attr-defined]
+    module.memory_gib = lambda: 64.0  # type: ignore[attr-defined]
 
 
 def begin_quickstart(model: Path, out: Path, *more: str) -> Running:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import os
 import platform
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from selftaught._version import __version__
-from selftaught.runtime import num_cores
+from selftaught.runtime import memory_gib, num_cores
 from selftaught.types import Example
 
 RUN_FIELDS = (
@@ -73,12 +72,11 @@ def machine(processes: int) -> dict[str, Any]:
         torch_version = version("torch")
     except PackageNotFoundError:
         torch_version = "none"
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 0
     return {
         "processor": _processor(),
         "cores": num_cores(),
         "processes": processes,
-        "memory_gib": round(memory / 2**30, 1),
+        "memory_gib": round(memory_gib(), 1),
         "torch": torch_version,
         "python": platform.python_version(),
     }
