@@ -179,9 +179,9 @@ class RolloutConfig(Config):
 class AnchorConfig(Config):
     """Holds the student to the base model on prompts that the base wrote itself."""
 
-    rows: int = Field(6, ge=0, description="Anchor rows beside each step's batch; 0 turns the anchor off.")
+    rows: int = Field(8, ge=0, description="Anchor rows beside each step's batch; 0 turns the anchor off.")
     weight: float = Field(1.0, gt=0, description="Weight of the anchor's divergence beside the loss.")
-    pool: int = Field(48, ge=1, description="Number of anchor rows drawn at the start and used in turn.")
+    pool: int = Field(128, ge=1, description="Number of anchor rows drawn at the start and used in turn.")
     max_new_tokens: int = Field(24, ge=1, description="Longest prompt, and longest answer, of an anchor row.")
 
 
@@ -192,7 +192,7 @@ class LearnConfig(Config):
     """One training run."""
 
     method: Literal["sdft", "sft"] = Field("sdft", description="Self-distillation, or plain supervised fine-tuning.")
-    epochs: float = Field(16.0, gt=0, description="Passes over the rows; sets the number of steps.")
+    epochs: float = Field(18.0, gt=0, description="Passes over the rows; sets the number of steps.")
     steps: int | None = Field(None, ge=1, description="Number of optimiser steps; given, it replaces epochs.")
     batch_size: int = Field(16, ge=1, description="Completions an optimiser step.")
     learning_rate: float = Field(1.2e-4, gt=0, description="Peak learning rate of AdamW.")

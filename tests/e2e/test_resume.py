@@ -165,7 +165,7 @@ QUICKSTART = [word for name in ("sdft", "sft", "sft_documents") for s in EACH fo
 
 
 def one_event_in_two_lanes() -> None:
-    """What the command's process does first: one event instead of twelve, and two lanes on any machine."""
+    """What the command's process does first: one event instead of ten, and two lanes on any machine."""
     import functools
 
     import selftaught.main_job as module
