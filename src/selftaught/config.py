@@ -1,14 +1,15 @@
 """The configuration of a run: frozen, complete, stored with every result.
 
 Class defaults are the vetted setting. A recipe is a TOML file with any of these fields; dotted
-overrides ("teacher.kind=ema") change single ones. The sentence at each field feeds help and docs.
+overrides ("teacher.kind=ema") change single ones. The sentence at each field feeds docs/configuration.md.
 """
 
 from __future__ import annotations
 
+import difflib
 import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -112,7 +113,7 @@ class PromptConfig(Config):
     )
     document: str = Field(
         "{context}\n\n{question}",
-        description="Used to train SFT on documents and to answer with the document alone: {context}, {question}.",
+        description="Used when the row has a document but no demonstration: {context}, {question}.",
     )
     max_teacher_tokens: int = Field(
         4096, ge=16, description="A longer teacher prompt is an error that names its row; nothing is ever cut."
@@ -188,14 +189,25 @@ class AnchorConfig(Config):
 # --------------------------------------------------------------------------------------------- a run
 
 
+EPOCHS = 18  # on the quickstart's corpus 90% are learned by then (docs/log.md)
+MIN_STEPS = 40  # few rows teach little in fewer
+LEARNING_RATES = {"sdft": 1.2e-4, "sft": 3e-5}  # each tuned on its own (docs/log.md)
+
+
 class LearnConfig(Config):
     """One training run."""
 
     method: Literal["sdft", "sft"] = Field("sdft", description="Self-distillation, or plain supervised fine-tuning.")
-    epochs: float = Field(18.0, gt=0, description="Passes over the rows; sets the number of steps.")
+    epochs: float | None = Field(
+        None, gt=0, description="Passes over the rows; left out, 18, and as many more as 40 steps need."
+    )
     steps: int | None = Field(None, ge=1, description="Number of optimiser steps; given, it replaces epochs.")
-    batch_size: int = Field(16, ge=1, description="Completions an optimiser step.")
-    learning_rate: float = Field(1.2e-4, gt=0, description="Peak learning rate of AdamW.")
+    batch_size: int = Field(16, ge=1, description="Completions an optimiser step; of fewer rows, one of each.")
+    learning_rate: float | None = Field(
+        None,
+        gt=0,
+        description="Peak learning rate of AdamW; left out, 1.2e-4 for sdft and 3e-5 for sft.",
+    )
     schedule: Literal["cosine", "constant"] = Field("cosine", description="Learning rate after the warm-up.")
     warmup_steps: int = Field(5, ge=0, description="Steps over which the learning rate rises from 0 to its peak.")
     weight_decay: float = Field(0.0, ge=0, description="Decoupled weight decay of AdamW.")
@@ -206,9 +218,7 @@ class LearnConfig(Config):
     rollout: RolloutConfig = Field(RolloutConfig(), description="How completions are drawn.")
     anchor: AnchorConfig = Field(AnchorConfig(), description="What keeps the student near the base (SDFT).")
     prompts: PromptConfig = Field(PromptConfig(), description="What the teacher is shown.")
-    sft_documents: bool = Field(
-        False, description="SFT also trains on each row's document, as the answer to a request for it."
-    )
+    sft_documents: bool = Field(False, description="SFT also trains on each distinct document, as plain text.")
     dtype: Literal["auto", "bfloat16", "float32"] = Field(
         "auto", description="Compute type; auto takes bfloat16 where the processor really has it."
     )
@@ -231,6 +241,11 @@ class LearnConfig(Config):
         return self.steps
 
     @property
+    def peak_learning_rate(self) -> float:
+        """The learning rate after the warm-up, once resolved."""
+        return self.learning_rate or LEARNING_RATES[self.method]
+
+    @property
     def completion_limit(self) -> int:
         """Longest completion in tokens, once resolved."""
         assert self.rollout.max_new_tokens is not None, "resolve() the configuration first"
@@ -243,10 +258,15 @@ class LearnConfig(Config):
             num_rows: rows that are taught.
             longest_demonstration: in tokens.
         """
-        steps = self.steps or math.ceil(round(self.epochs * num_rows / self.batch_size, 6))
+        batch_size = min(self.batch_size, num_rows)
+        steps = self.steps or math.ceil(round((self.epochs or EPOCHS) * num_rows / batch_size, 6))
+        if self.steps is None and self.epochs is None:
+            steps = max(steps, MIN_STEPS)
         length = self.rollout.max_new_tokens or math.ceil(1.5 * longest_demonstration)
         rollout = self.rollout.model_copy(update={"max_new_tokens": length})
-        return self.model_copy(update={"steps": steps, "rollout": rollout})
+        rate = self.learning_rate or LEARNING_RATES[self.method]
+        changed = {"steps": steps, "batch_size": batch_size, "learning_rate": rate, "rollout": rollout}
+        return self.model_copy(update=changed)
 
 
 # --------------------------------------------------------------------------------- files and overrides
@@ -324,9 +344,25 @@ def parse_override(text: str) -> dict[str, Any]:
     return dict(parsed)
 
 
+def _similar(name: str) -> str:
+    """The known settings that a mistyped one may stand for."""
+    known = list(_names(LearnConfig().model_dump()))
+    near = difflib.get_close_matches(name, known, n=3)
+    return (
+        f"; did you mean {' or '.join(near)}?" if near else f"; known are {', '.join(sorted(LearnConfig.model_fields))}"
+    )
+
+
+def _names(tree: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    for key, value in tree.items():
+        yield prefix + key
+        if isinstance(value, Mapping):
+            yield from _names(value, f"{prefix}{key}.")
+
+
 def _first_problem(error: ValidationError) -> str:
     problem = error.errors()[0]
     name = ".".join(str(part) for part in problem["loc"]) or "value"
     if problem["type"] == "extra_forbidden":
-        return f"unknown key {name!r}; `selftaught learn --help` and docs/configuration.md list the known ones"
+        return f"unknown key {name!r}{_similar(name)}"
     return f"{name}: {problem['msg']} (got {problem['input']!r})"

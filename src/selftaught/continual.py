@@ -275,7 +275,7 @@ def learn(
     from selftaught.reports import write_report
     from selftaught.reports.compose import compose_report
 
-    config = config or LearnConfig()
+    config, model = config or LearnConfig(), str(model)
     examples = load_examples(data) if isinstance(data, (str, Path)) else list(data)
     check_scorers(examples)
     digest, out = data_hash(examples), Path(out)

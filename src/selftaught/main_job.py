@@ -10,6 +10,7 @@ import multiprocessing
 import os
 import queue
 import sys
+import threading
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -25,7 +26,7 @@ from selftaught.runtime import memory_gib, num_cores, prepare
 from selftaught.types import Example
 
 LABELS = {"base": "base", "sft": "SFT", "sft_documents": "SFT + articles", "sdft": "SDFT"}
-LANE_GIB = 5.0  # memory that a lane may take; a machine with less than all lanes need runs the jobs in one
+LANE_GIB = 5.5  # memory that a lane may take; a machine with less than all lanes need runs the jobs in one
 LANES = (("base", "sdft"), ("sft", "sft_documents"))  # about equal work; the lift is known before SDFT begins
 
 
@@ -99,7 +100,6 @@ def checks(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     base, sft, _, sdft = records
     level = min(max(point["accuracy"]["direct"] for point in run["curve"]) for run in (sft, sdft))
     ours, theirs = drift_at_accuracy(sdft, level), drift_at_accuracy(sft, level)
-    ratio = ours / theirs if ours is not None and theirs else float("nan")
     direct, indirect = sdft["accuracy"]["direct"]["value"], sdft["accuracy"]["indirect"]["value"]
     sft_indirect = sft["accuracy"]["indirect"]["value"]
     known = base["accuracy"]["direct"]["value"]
@@ -107,8 +107,12 @@ def checks(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         ("The base does not know the facts: its direct accuracy", "≤ 5%", f"{known:.1%}", known <= 0.05),
         ("SDFT's direct accuracy", "≥ 85%", f"{direct:.1%}", direct >= 0.85),
         ("SDFT's indirect accuracy", f"above SFT's {sft_indirect:.1%}", f"{indirect:.1%}", indirect > sft_indirect),
-        (f"SDFT's drift, as a part of SFT's, at {level:.0%} direct accuracy", "≤ 0.5", f"{ratio:.2f}", ratio <= 0.5),
     ]
+    if ours is not None and theirs:  # else drift was turned off
+        ratio = ours / theirs
+        rows.append(
+            (f"SDFT's drift, as a part of SFT's, at {level:.0%} direct accuracy", "≤ 0.5", f"{ratio:.2f}", ratio <= 0.5)
+        )
     falls = {name: base["probes"][name]["value"] - share["value"] for name, share in sdft["probes"].items()}
     if falls:  # else the probes were turned off
         worst = max(falls, key=lambda name: falls[name])
@@ -150,15 +154,15 @@ def _run_lanes(lanes: Sequence[Sequence[Job]], examples: list[Example], out: Pat
 
 def _pass_on(messages: Any, processes: Sequence[Any], watch: Watch) -> int:
     """Hands one message to the watcher; 1 when it says that a lane is done."""
+    dead = next((process.exitcode for process in processes if process.exitcode not in (None, 0)), None)
+    if dead is not None:
+        reason = "was killed, perhaps for lack of memory" if dead == -9 else f"ended unexpectedly with exit code {dead}"
+        raise TrainingError(
+            f"a training process {reason}; what is done is kept: run the same command again with --resume"
+        )
     try:
         message = messages.get(timeout=1.0)
     except queue.Empty:
-        dead = [process for process in processes if process.exitcode not in (None, 0)]
-        if dead:
-            raise TrainingError(
-                f"a training process ended unexpectedly (exit code {dead[0].exitcode}), perhaps for lack of memory; "
-                "what is done is kept: run the same command again with --resume"
-            ) from None
         return 0
     if isinstance(message, SelftaughtError):
         raise message
@@ -169,6 +173,7 @@ def _pass_on(messages: Any, processes: Sequence[Any], watch: Watch) -> int:
 
 
 def _lane(jobs: list[Job], examples: list[Example], out: Path, messages: Any) -> None:
+    threading.Thread(target=_die_with_parent, daemon=True).start()
     prepare()
     try:
         for job in jobs:
@@ -180,6 +185,14 @@ def _lane(jobs: list[Job], examples: list[Example], out: Path, messages: Any) ->
     except KeyboardInterrupt:
         sys.exit(130)
     messages.put(None)
+
+
+def _die_with_parent() -> None:
+    """Ends this process when the one that began it is gone, killed perhaps: nobody would hear of its work."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _restore(name: str, value: str | None) -> None:

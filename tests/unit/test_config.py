@@ -157,10 +157,23 @@ def test_resolving_leaves_what_is_given() -> None:
 
 @pytest.mark.parametrize(("epochs", "rows", "size"), [(0.01, 1, 16), (1, 1, 1), (2.5, 7, 3), (20, 24, 16)])
 def test_steps_cover_the_epochs_and_no_more(epochs: float, rows: int, size: int) -> None:
-    steps = LearnConfig(epochs=epochs, batch_size=size).resolve(rows, 5).total_steps
-    assert steps >= 1
+    resolved = LearnConfig(epochs=epochs, batch_size=size).resolve(rows, 5)
+    steps, size = resolved.total_steps, resolved.batch_size
     assert steps * size >= epochs * rows > (steps - 1) * size or steps == 1
     assert steps == math.ceil(epochs * rows / size)
+
+
+def test_few_rows_are_batches_of_their_own_number_and_are_taught_long_enough() -> None:
+    resolved = LearnConfig(batch_size=16).resolve(num_rows=2, longest_demonstration=5)
+    assert (resolved.batch_size, resolved.total_steps) == (2, 40)
+    assert LearnConfig(epochs=3).resolve(2, 5).total_steps == 3, "what is asked for is done"
+    assert LearnConfig(steps=7).resolve(2, 5).total_steps == 7
+
+
+def test_each_method_has_its_own_learning_rate() -> None:
+    rates = [LearnConfig(method=method).resolve(2, 5).learning_rate for method in ("sdft", "sft")]  # type: ignore[arg-type]
+    assert rates == [1.2e-4, 3e-5]
+    assert LearnConfig(method="sft", learning_rate=1e-3).resolve(2, 5).peak_learning_rate == 1e-3
 
 
 def test_an_unresolved_configuration_has_no_steps() -> None:

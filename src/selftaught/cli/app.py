@@ -50,13 +50,12 @@ def quickstart(
     model: Model = "smollm2-135m",
     out: Annotated[Path, typer.Option(help="Folder for models and report.")] = Path("runs/quickstart"),
     resume: Resume = False,
-    overrides: Overrides = None,
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", "-s", help="Change a method's setting: -s sdft.learning_rate=1e-4")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Teach ten invented disasters by SDFT and by SFT, and compare: about a quarter of an hour on 2 cores.
-
-    Settings are changed by method: -s sdft.learning_rate=1e-4.
-    """
+    """Teach ten invented disasters by SDFT and by SFT, and compare: about a quarter of an hour on 2 cores."""
     from selftaught.cli.progress import Progress
     from selftaught.main_job import LABELS
     from selftaught.main_job import quickstart as run

@@ -104,6 +104,7 @@ def training_line(values: Mapping[str, Any]) -> str:
         f"step {values['step']}/{values['steps']}",
         f"loss {values['loss']:.3f}",
         f"gap {values['gap_nats']:.3f} nats/token",
+        f"anchor {values['anchor_nats']:.3f}" if values.get("anchor_nats") is not None else "",
         f"length {values['completion_tokens']:.0f}",
         f"{values['tokens'] / seconds:.0f} tokens/s",
         f"{int(left // 60)}:{int(left % 60):02} left",

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable, Sequence
 
 from selftaught.config import PromptConfig
+from selftaught.errors import DataError
 from selftaught.evaluation.scorers import score
 from selftaught.evaluation.statistics import Share, shares_by_group
 from selftaught.models.batching import microbatches
@@ -69,12 +70,21 @@ def evaluate(
         max_new_tokens: longest answer.
         in_context: show the demonstration (and document) by these templates, as the teacher sees them.
         on_progress: called with the number of answers so far.
+
+    Raises:
+        DataError: a question does not fit the model; it names the row.
     """
     tokenizer = model.tokenizer
     if in_context is None:
         prompts = [student_prompt(example, tokenizer) for example in examples]
     else:
         prompts = [render(teacher_messages(example, in_context), tokenizer) for example in examples]
+    for example, prompt in zip(examples, prompts, strict=True):
+        if len(prompt) + max_new_tokens > model.max_tokens:
+            raise DataError(
+                f"row {example.id!r}: {len(prompt)} prompt tokens and up to {max_new_tokens} of the answer do not fit "
+                f"the model's {model.max_tokens}"
+            )
     completions = answer(model, prompts, Sampling(max_new_tokens, temperature=0.0), on_progress=on_progress)
     texts = [text_of(model, completion) for completion in completions]
     return [

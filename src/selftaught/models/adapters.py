@@ -22,6 +22,11 @@ def trainable(student: LanguageModel, config: LearnConfig) -> LanguageModel:
             for layer in (student.plain_model.get_input_embeddings(), student.plain_model.get_output_embeddings()):
                 layer.requires_grad_(False)
         return student
+    if (student.path / "adapter_config.json").is_file():
+        raise ConfigError(
+            f"{student.path}: is an adapter itself, and a second one cannot be saved on top of it; "
+            "teach on top of it with weights.kind=full"
+        )
     from peft import LoraConfig, get_peft_model
 
     torch.manual_seed(config.seed)  # the adapters' start

@@ -59,6 +59,10 @@ def resolve_model(source: str | Path) -> Path:
     if path.is_dir():
         path = path.absolute()  # adapters name their base by it
         is_run = (path / "request.json").is_file() or (path / "run.json").is_file()
+        if is_run and not (path / "model").is_dir():
+            taught = sorted(str(folder.parent) for folder in path.glob("*/model"))
+            hint = f"take one of {', '.join(taught)}" if taught else "go on with it by --resume"
+            raise ModelError(f"{path}: this run has no taught model of its own; {hint}")
         return _checked_directory(path / "model" if is_run else path)
     if name in EMBEDDED:
         return _embedded(name)

@@ -85,15 +85,15 @@ def machine(processes: int) -> dict[str, Any]:
 def drift_at_accuracy(record: dict[str, Any], accuracy: float, group: str = "direct") -> float | None:
     """Drift where a run's curve first reaches an accuracy, by linear interpolation; None if it never does.
 
-    The curve starts at the base: drift 0 at the accuracy of its first point or below.
+    The curve starts at accuracy 0 and drift 0, about where the base is.
     """
-    before: tuple[float, float] | None = None
+    before = (0.0, 0.0)
     for point in record["curve"]:
         value, drift = point["accuracy"].get(group), point["drift_nats"]
         if value is None or drift is None:
             continue
         if value >= accuracy:
-            if before is None or value == before[0]:
+            if value == before[0]:
                 return float(drift)
             part = (accuracy - before[0]) / (value - before[0])
             return float(before[1] + part * (drift - before[1]))

@@ -38,7 +38,7 @@ class StepReport:
     Attributes:
         step: number of steps done, from 1.
         steps: number of steps in the whole run.
-        loss: what was minimised.
+        loss: the distillation loss (SDFT, the anchor's apart) or the cross-entropy (SFT).
         gap_nats: mean teacher–student divergence a completion token (SDFT); negative log-likelihood (SFT).
         grad_norm: before clipping.
         learning_rate: of this step.

@@ -16,11 +16,11 @@ from selftaught.models.load import LanguageModel, cast_weights
 def learning_rate(config: LearnConfig, step: int) -> float:
     """The learning rate of a step (0-based): a linear warm-up, then cosine down to 0 or constant."""
     if step < config.warmup_steps:
-        return config.learning_rate * (step + 1) / config.warmup_steps
+        return config.peak_learning_rate * (step + 1) / config.warmup_steps
     if config.schedule == "constant":
-        return config.learning_rate
+        return config.peak_learning_rate
     done = (step - config.warmup_steps) / max(1, config.total_steps - config.warmup_steps)
-    return config.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
+    return config.peak_learning_rate * 0.5 * (1 + math.cos(math.pi * done))
 
 
 class Optimizer:
@@ -89,7 +89,7 @@ class Optimizer:
         for name, master in self.masters.items():
             master.copy_(tensors[f"master.{name}"])
             self._adamw.state[master] = {
-                key: tensors[f"{key}.{name}"].to(master.device if key != "step" else "cpu").clone()
+                key: tensors[f"{key}.{name}"].to(master.device).clone()
                 for key in ("step", "exp_avg", "exp_avg_sq")
                 if f"{key}.{name}" in tensors
             }

@@ -60,7 +60,7 @@ def _row(example: Example, target: tuple[int, ...], model: LanguageModel, config
     prompt = tuple(student_prompt(example, tokenizer))
     room = model.max_tokens - config.completion_limit
     if len(prompt) + len(target) > model.max_tokens or len(prompt) > room:
-        raise DataError(f"row {example.id!r}: {len(prompt)} prompt tokens do not fit the model's {model.max_tokens}")
+        raise DataError(f"row {example.id!r}: {len(prompt)} prompt tokens and the answer do not fit {model.max_tokens}")
     if config.method != "sdft":
         return TrainRow(example.id, prompt, (), target)
     return TrainRow(example.id, prompt, tuple(teacher_prompt(example, tokenizer, config.prompts, room)), target)

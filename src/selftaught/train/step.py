@@ -30,7 +30,7 @@ class StepOutput:
     """What one optimiser step did.
 
     Attributes:
-        loss: what was minimised.
+        loss: the distillation loss (SDFT, the anchor's apart) or the cross-entropy (SFT).
         gap_nats: mean divergence a token between teacher and student, before clipping (SDFT); for SFT
             the mean negative log-likelihood.
         grad_norm: before clipping.

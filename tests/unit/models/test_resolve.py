@@ -146,7 +146,7 @@ def test_directories(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_a_run_that_has_no_model_yet(tmp_path: Path) -> None:
     write_json(tmp_path / "request.json", {})
-    assert "not a model directory" in problem(tmp_path)
+    assert "has no taught model of its own; go on with it by --resume" in problem(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["gpt-2", "./gpt", "a/b/c", "/nowhere/x", "~/nowhere"])
