@@ -9,7 +9,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import queue
-import sys
+import signal
 import threading
 from collections.abc import Sequence
 from importlib.resources import files
@@ -134,6 +134,8 @@ def _run_lanes(lanes: Sequence[Sequence[Job]], examples: list[Example], out: Pat
     processes = []
     before = os.environ.get("OMP_NUM_THREADS")
     os.environ["OMP_NUM_THREADS"] = str(threads)  # read by torch when a lane starts
+    main = threading.current_thread() is threading.main_thread()  # elsewhere no signal can be handled
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN) if main else None  # lanes inherit it: Ctrl-C is ours alone
     try:
         for lane in lanes:
             process = context.Process(target=_lane, args=(list(lane), examples, out, messages), daemon=True)
@@ -141,6 +143,8 @@ def _run_lanes(lanes: Sequence[Sequence[Job]], examples: list[Example], out: Pat
             processes.append(process)
     finally:
         _restore("OMP_NUM_THREADS", before)
+        if handler is not None:
+            signal.signal(signal.SIGINT, handler)
     try:
         running = len(processes)
         while running:
@@ -182,8 +186,6 @@ def _lane(jobs: list[Job], examples: list[Example], out: Path, messages: Any) ->
     except SelftaughtError as error:
         messages.put(error)
         return
-    except KeyboardInterrupt:
-        sys.exit(130)
     messages.put(None)
 
 
