@@ -9,12 +9,12 @@ quickstart: $(VENV)/ready ## teach the default model ten invented disasters, and
 	$(BIN)/selftaught quickstart $(ARGS)
 
 test: $(VENV)/ready ## the fast tests
-	$(BIN)/python -m pytest -q -m "not slow" $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m "not slow" $(ARGS)
 
 check: lint types imports test ## everything that CI runs
 
 check-slow: $(VENV)/ready ## tests on the real model
-	$(BIN)/python -m pytest -q -m slow $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m slow $(ARGS)
 
 lint: $(VENV)/ready
 	$(BIN)/ruff check src tests
