@@ -1,15 +1,15 @@
 """The loss over completion positions, with the vocabulary visited in chunks.
 
 A batch's completions are packed into N positions. Their hidden states are projected onto the
-vocabulary `chunk_tokens` at a time; each chunk's gradient is computed in the forward pass and its
-logits are dropped, so that neither B×T×V nor N×V is ever held.
+vocabulary `chunk_tokens` at a time; each chunk's gradient is computed in the forward pass, in closed
+form and in place of its logits, so that neither B×T×V nor N×V is ever held.
 
-Legend: N packed completion tokens, H hidden size, V vocabulary, n tokens of one chunk.
+Legend: N packed completion tokens, H hidden size, V vocabulary, n tokens of one chunk, r some rows of it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,10 +18,19 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from selftaught.config import LossConfig
-from selftaught.losses.divergence import divergence
+from selftaught.losses.divergence import cross_entropy_gradient, divergence_gradient
 
 TokenLoss = Callable[[Tensor, slice], Tensor]
 """(student logits [n, V], which of the N positions they are) → nats per token [n]."""
+
+Reference = Callable[[slice], Tensor]
+"""(which of the N positions) → what their logits are compared with [n, …]."""
+
+RowGradient = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+"""(rows of a reference [r, …], float32 logits [r, V]) → nats [r], ∂nats/∂logits [r, V]; may overwrite the logits."""
+
+FLOAT_ROWS = 32  # logits turned to float32 at a time: few enough to stay in the processor's cache
+HEAD_ROWS = 4096  # rows of the head's gradient summed at a time, for the same reason
 
 
 @dataclass(frozen=True)
@@ -33,7 +42,11 @@ class Head:
 
     def __call__(self, hidden: Tensor) -> Tensor:
         """[n, H] → float32 logits [n, V]."""
-        return F.linear(hidden, self.weight, self.bias).float()
+        return self.project(hidden).float()
+
+    def project(self, hidden: Tensor) -> Tensor:
+        """[n, H] → logits [n, V] in the type of the hidden states."""
+        return F.linear(hidden, self.weight, self.bias)
 
     def detached(self) -> Head:
         """The same head, through which no gradient flows."""
@@ -92,12 +105,15 @@ def distillation_loss(
     frozen_head = teacher_head.detached()
     frozen_hidden = teacher_hidden.detach()
 
-    def token_loss(student_logits: Tensor, where: slice) -> Tensor:
-        with torch.no_grad():
-            teacher_logits = frozen_head(frozen_hidden[where])
-        return divergence(config.divergence, teacher_logits, student_logits, config.support)
+    def teacher_logits(where: slice) -> Tensor:
+        return frozen_head.project(frozen_hidden[where])
 
-    return chunked_loss(student_hidden, student_head, token_loss, weights, config.chunk_tokens, config.clip_nats)
+    def gradient(teacher: Tensor, student: Tensor) -> tuple[Tensor, Tensor]:
+        return divergence_gradient(config.divergence, teacher.float(), student, config.support)
+
+    return _trained_loss(
+        student_hidden, student_head, teacher_logits, gradient, weights, config.chunk_tokens, config.clip_nats
+    )
 
 
 def cross_entropy_loss(
@@ -113,12 +129,13 @@ def cross_entropy_loss(
         chunk_tokens: positions projected at a time.
     """
 
-    def token_loss(logits: Tensor, where: slice) -> Tensor:
-        return F.cross_entropy(logits, targets[where], reduction="none")
+    def gradient(target: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
+        return cross_entropy_gradient(logits, target)
 
-    return chunked_loss(hidden, head, token_loss, weights, chunk_tokens)
+    return _trained_loss(hidden, head, lambda where: targets[where], gradient, weights, chunk_tokens)
 
 
+@torch.no_grad()
 def chunked_loss(
     hidden: Tensor,
     head: Head,
@@ -127,14 +144,42 @@ def chunked_loss(
     chunk_tokens: int,
     clip_nats: float | None = None,
 ) -> LossOutput:
-    """Σ_n w_n · min(token_loss_n, clip) over all positions, holding one chunk's logits at a time."""
+    """Σ_n w_n · min(token_loss_n, clip) over all positions, holding one chunk's logits at a time; no gradient."""
+    nats = torch.cat([token_loss(head(hidden[where]), where) for where in _chunks(hidden.shape[0], chunk_tokens)])
+    return LossOutput(_weighted_sum(nats, weights, clip_nats), nats)
+
+
+def _trained_loss(
+    hidden: Tensor,
+    head: Head,
+    reference: Reference,
+    gradient: RowGradient,
+    weights: Tensor,
+    chunk_tokens: int,
+    clip_nats: float | None = None,
+) -> LossOutput:
+    """Σ_n w_n · min(nats_n, clip), with its gradient for the hidden states and the head where they require one."""
     apply: Any = _ChunkedLoss.apply  # torch leaves it untyped
-    loss, nats = apply(hidden, head.weight, head.bias, token_loss, weights, chunk_tokens, clip_nats)
+    loss, nats = apply(hidden, head.weight, head.bias, reference, gradient, weights, chunk_tokens, clip_nats)
     return LossOutput(loss, nats)
 
 
+def _chunks(count: int, size: int) -> Iterator[slice]:
+    for start in range(0, count, size):
+        yield slice(start, min(start + size, count))
+
+
+def _weighted_sum(nats: Tensor, weights: Tensor, clip_nats: float | None) -> Tensor:
+    bounded = nats if clip_nats is None else nats.clamp(max=clip_nats)
+    return (weights.to(nats.device) * bounded).sum()
+
+
 class _ChunkedLoss(torch.autograd.Function):
-    """Projects, scores and differentiates chunk by chunk in the forward pass."""
+    """Projects, scores and differentiates chunk by chunk in the forward pass.
+
+    Memory beside the gradients handed back: logits [chunk_tokens, V] of student and teacher in the type of their
+    hidden states and, for more than one chunk, a float32 sum [V, H] of the head's gradients.
+    """
 
     @staticmethod
     def forward(
@@ -142,53 +187,54 @@ class _ChunkedLoss(torch.autograd.Function):
         hidden: Tensor,
         weight: Tensor,
         bias: Tensor | None,
-        token_loss: TokenLoss,
+        reference: Reference,
+        gradient: RowGradient,
         weights: Tensor,
         chunk_tokens: int,
         clip_nats: float | None,
     ) -> tuple[Tensor, Tensor]:
         need_hidden, need_weight, need_bias = ctx.needs_input_grad[:3]
-        grad_hidden = torch.zeros_like(hidden) if need_hidden else None
-        grad_weight = torch.zeros_like(weight, dtype=torch.float32) if need_weight else None
+        grad_hidden = torch.empty_like(hidden) if need_hidden else None
+        grad_weight = None
         grad_bias = torch.zeros_like(bias, dtype=torch.float32) if need_bias and bias is not None else None
         weights = weights.to(hidden.device)
-        total = torch.zeros((), device=hidden.device)
         nats = torch.empty(hidden.shape[0], device=hidden.device)
         head = Head(weight, bias)
-        for start in range(0, hidden.shape[0], chunk_tokens):
-            where = slice(start, min(start + chunk_tokens, hidden.shape[0]))
-            logits = head(hidden[where]).requires_grad_()  # [n, V]
-            with torch.enable_grad():
-                values = token_loss(logits, where)  # [n]
-                clipped = values if clip_nats is None else values.clamp(max=clip_nats)
-                chunk_total = (weights[where] * clipped).sum()
-            total += chunk_total.detach()
-            nats[where] = values.detach()
-            if not (need_hidden or need_weight or need_bias):
-                continue
-            (grad_logits,) = torch.autograd.grad(chunk_total, logits)  # [n, V]
-            if grad_bias is not None:
-                grad_bias += grad_logits.sum(0)
-            grad_logits = grad_logits.to(hidden.dtype)
+        for where in _chunks(hidden.shape[0], chunk_tokens):
+            logits, chunk_reference = head.project(hidden[where]), reference(where)  # [n, V], [n, …]
+            # from here on, `logits` turns into the loss's gradient in them, some rows at a time
+            for rows in _chunks(logits.shape[0], FLOAT_ROWS):
+                values, grad_logits = gradient(chunk_reference[rows], logits[rows].float())  # [r], [r, V]
+                nats[where][rows] = values
+                factor = weights[where][rows]
+                if clip_nats is not None:
+                    factor = factor * (values <= clip_nats)
+                logits[rows] = grad_logits.mul_(factor[:, None])
+                if grad_bias is not None:
+                    grad_bias += grad_logits.sum(0)
             if grad_hidden is not None:
-                grad_hidden[where] = grad_logits @ weight
-            if grad_weight is not None:
-                grad_weight += grad_logits.T @ hidden[where]
-        ctx.grads = (grad_hidden, grad_weight, grad_bias)
-        ctx.dtypes = (weight.dtype, None if bias is None else bias.dtype)
+                torch.mm(logits, weight, out=grad_hidden[where])
+            if need_weight:
+                grad_weight = _add_product(grad_weight, logits, hidden[where])
+        ctx.grads = (
+            grad_hidden,
+            None if grad_weight is None else grad_weight.to(weight.dtype),
+            None if grad_bias is None or bias is None else grad_bias.to(bias.dtype),
+        )
         ctx.mark_non_differentiable(nats)
-        return total, nats
+        return _weighted_sum(nats, weights, clip_nats), nats
 
     @staticmethod
     def backward(ctx: Any, grad_total: Tensor, _grad_nats: Tensor) -> tuple[Tensor | None, ...]:
-        grad_hidden, grad_weight, grad_bias = ctx.grads
-        weight_dtype, bias_dtype = ctx.dtypes
-        return (
-            None if grad_hidden is None else grad_hidden * grad_total,
-            None if grad_weight is None else (grad_weight * grad_total).to(weight_dtype),
-            None if grad_bias is None else (grad_bias * grad_total).to(bias_dtype),
-            None,
-            None,
-            None,
-            None,
-        )
+        grads, ctx.grads = ctx.grads, None  # handed over, not copied: the head's is the largest array here
+        return (*(None if grad is None else grad.mul_(grad_total) for grad in grads), *[None] * 5)
+
+
+def _add_product(total: Tensor | None, grad_logits: Tensor, hidden: Tensor) -> Tensor:
+    """total + grad_logitsᵀ·hidden [V, H]: a first product in its own type, sums of several in float32."""
+    if total is None:
+        return grad_logits.T @ hidden
+    total = total.float()
+    for rows in _chunks(total.shape[0], HEAD_ROWS):
+        total[rows] += (grad_logits[:, rows].T @ hidden).float()  # adding another type to it would be slow
+    return total

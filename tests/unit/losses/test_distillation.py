@@ -14,11 +14,25 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
 from selftaught.config import FullSupport, LossConfig, TeacherTopK
-from selftaught.losses.distillation import Head, cross_entropy_loss, distillation_loss, sequence_weights
+from selftaught.losses import distillation
+from selftaught.losses.distillation import (
+    Head,
+    chunked_loss,
+    cross_entropy_loss,
+    distillation_loss,
+    sequence_weights,
+)
 from selftaught.losses.divergence import DIVERGENCES, divergence
 
 N, H, V = 7, 5, 13
 SUPPORTS = [FullSupport(), TeacherTopK(k=4)]
+
+
+@pytest.fixture(autouse=True)
+def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blocks of sizes that divide neither the chunks nor the vocabulary."""
+    monkeypatch.setattr(distillation, "FLOAT_ROWS", 2)
+    monkeypatch.setattr(distillation, "HEAD_ROWS", 5)
 
 
 class Case:
@@ -66,8 +80,9 @@ class Case:
 @pytest.mark.parametrize("support", SUPPORTS, ids=lambda s: s.kind)
 @pytest.mark.parametrize("name", sorted(DIVERGENCES))
 @pytest.mark.parametrize("clip", [None, 1.0])
-def test_chunks_change_nothing(name: Any, support: Any, chunk: int, clip: float | None) -> None:
-    case = Case()
+@pytest.mark.parametrize("bias", [True, False])
+def test_chunks_change_nothing(name: Any, support: Any, chunk: int, clip: float | None, bias: bool) -> None:
+    case = Case(bias)
     config = LossConfig(divergence=name, support=support, chunk_tokens=chunk, clip_nats=clip)
     loss, nats = case.distil(config)
     expected, expected_nats = case.plain(config)
@@ -132,6 +147,46 @@ def test_a_frozen_head_gets_no_gradient_and_changes_none() -> None:
     assert frozen.weight.grad is None and frozen.bias.grad is None
     assert free.hidden.grad is not None and frozen.hidden.grad is not None
     assert torch.equal(free.hidden.grad, frozen.hidden.grad)
+
+
+def test_a_frozen_bias_leaves_the_weights_gradient_as_it_is() -> None:
+    free, frozen = Case(), Case()
+    assert frozen.bias is not None
+    frozen.bias.requires_grad_(False)
+    free.distil(LossConfig())[0].backward()
+    frozen.distil(LossConfig())[0].backward()
+    assert frozen.bias.grad is None
+    assert free.weight.grad is not None and frozen.weight.grad is not None
+    assert torch.equal(free.weight.grad, frozen.weight.grad)
+
+
+@pytest.mark.parametrize("support", SUPPORTS, ids=lambda s: s.kind)
+@pytest.mark.parametrize("clip", [None, 1.0])
+def test_the_loss_of_any_function_of_the_logits_is_what_training_reports(support: Any, clip: float | None) -> None:
+    case = Case()
+    loss, nats = case.distil(LossConfig(support=support, clip_nats=clip))
+    teacher = F.linear(case.teacher_hidden, case.teacher_weight, case.teacher_bias)
+
+    def token_loss(logits: Tensor, where: slice) -> Tensor:
+        return divergence("forward_kl", teacher[where], logits, support)
+
+    output = chunked_loss(case.hidden, Head(case.weight, case.bias), token_loss, case.weights, 3, clip)
+    torch.testing.assert_close(output.loss, loss.detach())
+    torch.testing.assert_close(output.nats, nats)
+    assert not output.loss.requires_grad
+
+
+def test_small_gradients_are_not_lost_in_the_sum_of_many_chunks() -> None:
+    """A bfloat16 sum of 1024 equal terms would stop growing at 256 of them."""
+    tokens = 1024
+    hidden, head = torch.ones(tokens, H, dtype=torch.bfloat16), torch.zeros(V, H, dtype=torch.bfloat16)
+    weight = head.requires_grad_()
+    targets, weights = torch.zeros(tokens, dtype=torch.long), torch.ones(tokens)
+    cross_entropy_loss(hidden, Head(weight), targets, weights, chunk_tokens=1).loss.backward()
+    assert weight.grad is not None
+    expected = torch.full((V, H), tokens / V)
+    expected[0] -= tokens
+    torch.testing.assert_close(weight.grad.float(), expected, rtol=0.01, atol=0)
 
 
 def test_without_any_gradient_only_the_value_is_computed() -> None:

@@ -14,7 +14,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from selftaught.config import FullSupport, TeacherTopK
-from selftaught.losses.divergence import DIVERGENCES, divergence, with_tail
+from selftaught.losses.divergence import (
+    DIVERGENCES,
+    cross_entropy_gradient,
+    divergence,
+    divergence_gradient,
+    with_tail,
+)
 
 NAMES = sorted(DIVERGENCES)
 FLOOR = -2e-5  # "≥ 0 up to rounding" of float32 log-probabilities
@@ -172,3 +178,79 @@ def test_any_logits_agree_with_the_reference(pair: tuple[Tensor, Tensor], name: 
     np.testing.assert_allclose(
         divergence(name, teacher, student).numpy(), reference(name, teacher, student), rtol=1e-4, atol=2e-5
     )
+
+
+# ----------------------------------------------------------------------------- gradients in closed form
+
+SUPPORTS = [FullSupport(), TeacherTopK(k=1), TeacherTopK(k=4), TeacherTopK(k=16), TeacherTopK(k=17)]
+
+
+def by_autograd(name: str, teacher: Tensor, student: Tensor, support: FullSupport | TeacherTopK) -> list[Tensor]:
+    """The specification's values, and the gradient of their sum in the student's logits."""
+    leaf = student.clone().requires_grad_()
+    values = divergence(name, teacher, leaf, support)
+    return [values.detach(), *torch.autograd.grad(values.sum(), leaf)]
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("support", SUPPORTS, ids=lambda s: f"{s.kind}-{getattr(s, 'k', '')}")
+@pytest.mark.parametrize("name", NAMES)
+def test_closed_form_equals_the_specification(
+    name: str, support: FullSupport | TeacherTopK, dtype: torch.dtype
+) -> None:
+    teacher, student = logits(16).to(dtype) + 40, logits(17).to(dtype) - 25  # a constant changes no distribution
+    expected = by_autograd(name, teacher, student, support)
+    tolerance = {"rtol": 1e-11, "atol": 1e-13} if dtype == torch.float64 else {"rtol": 2e-4, "atol": 2e-5}
+    for ours, spec in zip(divergence_gradient(name, teacher, student, support), expected, strict=True):
+        assert ours.dtype == dtype
+        torch.testing.assert_close(ours, spec, **tolerance)
+
+
+@pytest.mark.parametrize("support", SUPPORTS[:3], ids=lambda s: f"{s.kind}-{getattr(s, 'k', '')}")
+@pytest.mark.parametrize("name", NAMES)
+def test_closed_form_equals_finite_differences(name: str, support: FullSupport | TeacherTopK) -> None:
+    """Of the specification, in float64: no derivative but by measuring."""
+    teacher, student = logits(18, rows=2).double(), logits(19, rows=2).double()
+    _, gradient = divergence_gradient(name, teacher.clone(), student.clone(), support)
+    step = 1e-5
+    for token in range(17):
+        moved = torch.zeros(17, dtype=torch.float64)
+        moved[token] = step
+        slope = divergence(name, teacher, student + moved, support) - divergence(
+            name, teacher, student - moved, support
+        )
+        torch.testing.assert_close(gradient[:, token], slope / (2 * step), rtol=1e-5, atol=1e-8)
+
+
+@settings(max_examples=60, deadline=None)
+@given(pair=pairs(), name=st.sampled_from(NAMES), k=st.integers(1, 10))
+def test_closed_form_is_finite_and_as_specified_for_any_logits(pair: tuple[Tensor, Tensor], name: str, k: int) -> None:
+    teacher, student = pair
+    ordered = teacher.sort(-1).values
+    ties = bool((ordered.diff(dim=-1) < 1e-3).any())  # then rounding decides which tokens are the k likeliest
+    for support in (FullSupport(),) if ties else (FullSupport(), TeacherTopK(k=k)):
+        expected = by_autograd(name, teacher.double(), student.double(), support)
+        for ours, spec in zip(
+            divergence_gradient(name, teacher.clone(), student.clone(), support), expected, strict=True
+        ):
+            torch.testing.assert_close(ours.double(), spec, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_tail_too_unlikely_for_float32_keeps_its_gradient(name: str) -> None:
+    """The student's tail has probability e⁻¹²⁰, which is 0 in float32; the teacher's has a third."""
+    teacher, student = torch.zeros(1, 3), torch.tensor([[60.0, -60.0, -61.0]])
+    expected = by_autograd(name, teacher.double(), student.double(), TeacherTopK(k=1))
+    ours = divergence_gradient(name, teacher.clone(), student.clone(), TeacherTopK(k=1))
+    for value, spec in zip(ours, expected, strict=True):
+        torch.testing.assert_close(value.double(), spec, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_cross_entropy_equals_torchs_and_its_gradient_autograds(dtype: torch.dtype) -> None:
+    student, targets = logits(20).to(dtype), torch.tensor([0, 16, 3, 3, 8])
+    leaf = student.clone().requires_grad_()
+    expected = F.cross_entropy(leaf, targets, reduction="none")
+    nats, gradient = cross_entropy_gradient(student, targets)
+    torch.testing.assert_close(nats, expected.detach())
+    torch.testing.assert_close(gradient, *torch.autograd.grad(expected.sum(), leaf))
