@@ -22,19 +22,20 @@ from selftaught.losses.divergence import forward_kl
 from selftaught.models.batching import microbatches
 from selftaught.models.load import LanguageModel
 from selftaught.models.score import student_hidden
+from selftaught.processes import ALONE, ProcessGroup
 from selftaught.prompts import render
 from selftaught.rollout.sampler import Sampling
 from selftaught.types import Message
 
 NUM_PROMPTS = 128
 MAX_NEW_TOKENS = 32
-CHUNK_TOKENS = 128
-BATCH_TOKENS = 1024
+CHUNK_TOKENS = 64
+BATCH_TOKENS = 512
 
 
 @dataclass(frozen=True)
 class DriftReference:
-    """The base model's answers, and its states at each of their tokens.
+    """The base model's answers, and its states at each of their tokens; each process holds its share of them.
 
     States and head are kept rather than distributions: N×H instead of N×V numbers.
     """
@@ -43,17 +44,23 @@ class DriftReference:
     completions: list[tuple[int, ...]]
     hidden: Tensor  # [N, H]
     head: Head
+    num_tokens: int  # of all processes' completions
+    processes: ProcessGroup
 
 
-def drift_reference(base: LanguageModel, num_prompts: int = NUM_PROMPTS) -> DriftReference:
+def drift_reference(
+    base: LanguageModel, num_prompts: int = NUM_PROMPTS, processes: ProcessGroup = ALONE
+) -> DriftReference:
     """Has the base model answer the first `num_prompts` general prompts."""
     texts = general_prompts()[:num_prompts]
     prompts = [render((Message("user", text),), base.tokenizer) for text in texts]
     seeds = list(range(len(prompts)))
-    completions = [c.ids for c in answer(base, prompts, Sampling(MAX_NEW_TOKENS), seeds)]
+    completions = [c.ids for c in answer(base, prompts, Sampling(MAX_NEW_TOKENS), seeds, processes=processes)]
+    num_tokens = sum(map(len, completions))
+    prompts, completions = processes.share(prompts), processes.share(completions)
     head = base.head.detached()
     head = Head(head.weight.clone(), None if head.bias is None else head.bias.clone())
-    return DriftReference(prompts, completions, _states(base, prompts, completions), head)
+    return DriftReference(prompts, completions, _states(base, prompts, completions), head, num_tokens, processes)
 
 
 @torch.no_grad()
@@ -65,8 +72,9 @@ def drift_nats(reference: DriftReference, model: LanguageModel) -> float:
         base_logits = reference.head(reference.hidden[where])
         return forward_kl(base_logits.log_softmax(-1), model_logits.log_softmax(-1))
 
-    weights = torch.full((len(hidden),), 1 / len(hidden))
-    return float(chunked_loss(hidden, model.head.detached(), token_kl, weights, CHUNK_TOKENS).loss)
+    weights = torch.full((len(hidden),), 1 / reference.num_tokens)
+    loss = chunked_loss(hidden, model.head.detached(), token_kl, weights, CHUNK_TOKENS).loss
+    return float(reference.processes.sum(float(loss)))
 
 
 @torch.no_grad()

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 
 from selftaught.config import PromptConfig
 from selftaught.errors import DataError
 from selftaught.evaluation.scorers import score
 from selftaught.evaluation.statistics import Share, shares_by_group
-from selftaught.models.batching import microbatches
+from selftaught.models.fast_decoder import make_decoder
 from selftaught.models.load import LanguageModel
-from selftaught.models.prefill import prefill
+from selftaught.models.prefill import FreshPrompts
+from selftaught.processes import ALONE, ProcessGroup
 from selftaught.prompts import render, student_prompt, teacher_messages
 from selftaught.rollout.sampler import Completion, Sampling
 from selftaught.rollout.torch_sampler import sample
 from selftaught.types import Example, ItemResult
 
-BATCH_TOKENS = 4096  # padded prompt tokens run at a time
+ROWS_AT_ONCE = 64  # about as many prompts are answered together
 
 
 def answer(
@@ -26,27 +28,30 @@ def answer(
     sampling: Sampling,
     seeds: Sequence[int] | None = None,
     on_progress: Callable[[int], None] | None = None,
+    processes: ProcessGroup = ALONE,
 ) -> list[Completion]:
-    """Completions of many prompts, in batches of prompts alike in length.
+    """Completions of many prompts, those alike in length together.
 
     Args:
         model: who answers.
         prompts: token ids.
         sampling: how to draw.
         seeds: one a prompt; needed unless greedy.
-        on_progress: called with the number of prompts done after each batch.
+        on_progress: called with the number of this process's prompts done so far.
+        processes: who answer, each its share; all get all completions.
     """
-    completions: list[Completion | None] = [None] * len(prompts)
-    done = 0
-    for group in microbatches([len(prompt) for prompt in prompts], BATCH_TOKENS):
-        group_seeds = [seeds[index] for index in group] if seeds is not None else None
-        drawn = sample(model, prefill(model, [prompts[index] for index in group]), sampling, group_seeds)
-        for index, completion in zip(group, drawn, strict=True):
-            completions[index] = completion
-        done += len(group)
-        if on_progress is not None:
-            on_progress(done)
-    return [completion for completion in completions if completion is not None]
+    order = sorted(range(len(prompts)), key=lambda index: -len(prompts[index]))
+    mine = processes.share(order)
+    decoder = make_decoder(model, sampling.max_new_tokens * math.ceil(len(mine) / ROWS_AT_ONCE))
+    drawn = sample(
+        FreshPrompts(decoder, [prompts[index] for index in mine]),
+        sampling,
+        [seeds[index] for index in mine] if seeds is not None else None,
+        on_done=on_progress or (lambda done: None),
+    )
+    everyones = processes.merged(processes.gather(drawn))
+    completions = dict(zip(order, everyones, strict=True))
+    return [completions[index] for index in range(len(prompts))]
 
 
 def text_of(model: LanguageModel, completion: Completion) -> str:
@@ -61,6 +66,7 @@ def evaluate(
     max_new_tokens: int = 32,
     in_context: PromptConfig | None = None,
     on_progress: Callable[[int], None] | None = None,
+    processes: ProcessGroup = ALONE,
 ) -> list[ItemResult]:
     """Asks every example's question and scores the answer.
 
@@ -69,7 +75,8 @@ def evaluate(
         examples: what is asked.
         max_new_tokens: longest answer.
         in_context: show the demonstration (and document) by these templates, as the teacher sees them.
-        on_progress: called with the number of answers so far.
+        on_progress: called with the number of this process's answers so far.
+        processes: who answer, each its share; all get all results.
 
     Raises:
         DataError: a question does not fit the model; it names the row.
@@ -85,7 +92,8 @@ def evaluate(
                 f"row {example.id!r}: {len(prompt)} prompt tokens and up to {max_new_tokens} of the answer do not fit "
                 f"the model's {model.max_tokens}"
             )
-    completions = answer(model, prompts, Sampling(max_new_tokens, temperature=0.0), on_progress=on_progress)
+    greedy = Sampling(max_new_tokens, temperature=0.0)
+    completions = answer(model, prompts, greedy, on_progress=on_progress, processes=processes)
     texts = [text_of(model, completion) for completion in completions]
     return [
         ItemResult(example.id, example.group, text, score(text, example))
@@ -128,13 +136,17 @@ class Lift:
 
 
 def check_lift(
-    model: LanguageModel, examples: Sequence[Example], prompts: PromptConfig, max_new_tokens: int = 32
+    model: LanguageModel,
+    examples: Sequence[Example],
+    prompts: PromptConfig,
+    max_new_tokens: int = 32,
+    processes: ProcessGroup = ALONE,
 ) -> Lift:
     """Measures the lift over the examples that are taught."""
     taught = [example for example in examples if example.split == "train"]
     return Lift(
-        _overall(evaluate(model, taught, max_new_tokens)),
-        _overall(evaluate(model, taught, max_new_tokens, in_context=prompts)),
+        _overall(evaluate(model, taught, max_new_tokens, processes=processes)),
+        _overall(evaluate(model, taught, max_new_tokens, in_context=prompts, processes=processes)),
     )
 
 

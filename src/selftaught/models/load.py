@@ -6,6 +6,7 @@ Only safetensors are read, and no code that comes with a model is run.
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,9 @@ from torch import Tensor, nn
 
 from selftaught.errors import ModelError
 from selftaught.losses.distillation import Head
+from selftaught.models.attention import use_fast_attention
 from selftaught.models.resolve import resolve_model
+from selftaught.processes import ALONE, ProcessGroup
 
 logger = logging.getLogger(__name__)
 
@@ -115,20 +118,55 @@ def load_model(source: str | Path, *, dtype: str = "auto", masters: bool = False
             from peft import PeftModel
 
             model = PeftModel.from_pretrained(model, adapter).merge_and_unload()  # in float32, then rounded once
-            if not masters:
-                cast_weights(model, compute)
     except Exception as error:  # each library that reads a part of it raises errors of its own
         raise ModelError(f"{base}: not a model that can be read ({_one_line(error)})") from error
     model.to(device).eval()
+    use_fast_attention(model)
+    if not masters and device.type == "cpu":  # else the optimiser lays them out, or a GPU might lack the room
+        share_weights(dict(model.named_parameters()), compute)
     loaded = LanguageModel(model, tokenizer, path, compute, _stop_ids(model, tokenizer), _max_tokens(model))
     _check_head(loaded)
     return loaded
 
 
-def cast_weights(model: nn.Module, dtype: torch.dtype) -> None:
-    """Turns a model's weights to a type, but not its buffers: rounded rotary frequencies are other positions."""
-    for weight in model.parameters():
-        weight.data = weight.data.to(dtype)
+@torch.no_grad()
+def share_weights(weights: Mapping[str, nn.Parameter], dtype: torch.dtype, processes: ProcessGroup = ALONE) -> Tensor:
+    """Moves weights, turned to a type, into one piece of memory that all processes see.
+
+    Buffers stay as they are: rounded rotary frequencies would be other positions.
+
+    Args:
+        weights: by name; each becomes a view of the piece, with the first process's values.
+        dtype: of the piece.
+        processes: who shares it.
+
+    Returns:
+        [Σ elements] the piece, in `flat_views`' order.
+    """
+    if not weights:
+        return torch.empty(0, dtype=dtype)
+    device = next(iter(weights.values())).device
+    flat = processes.shared_memory(sum(weight.numel() for weight in weights.values()), dtype, device)
+    for name, view in flat_views(weights, flat).items():
+        if processes.first:
+            view.copy_(weights[name])
+        weights[name].data = view
+    processes.wait()
+    return flat
+
+
+def flat_views(weights: Mapping[str, nn.Parameter], flat: Tensor) -> dict[str, Tensor]:
+    """Each weight's part of a long row of numbers, in its shape.
+
+    Matrices come before all else, each in the model's order: so a layer's lie side by side, and several
+    can be one product (see `decoder.joined`).
+    """
+    views, begin = {}, 0
+    for name in sorted(weights, key=lambda name: weights[name].ndim < 2):
+        weight = weights[name]
+        views[name] = flat[begin : begin + weight.numel()].view(weight.shape)
+        begin += weight.numel()
+    return views
 
 
 def _load_tokenizer(path: Path) -> Any:

@@ -1,10 +1,10 @@
-"""Keys and values of prompts: computed once, then decoded from or scored against.
+"""Prompts, put into a cache's rows: run now, or copied from what was kept.
 
 A prompt's keys and values ("prefill") do not depend on what follows. The student's are computed for
 each batch. A frozen teacher's are kept from step to step, since its prompts hold the whole document
-and would otherwise cost more than everything else.
+and would otherwise cost more than everything else; what prompts have in common is kept once.
 
-Legend: B rows, P prompt tokens of the longest row, H hidden size.
+Legend: R rows, H hidden size.
 """
 
 from __future__ import annotations
@@ -12,35 +12,80 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
 from transformers import DynamicCache
 
+from selftaught.models.decoder import Decoder, KeysValues, NewTokens
 from selftaught.models.load import LanguageModel
 
 MIN_SHARED = 8  # a shorter common beginning is not worth a pass of its own
+BLOCK_TOKENS = 64  # prompts are kept in blocks of so many tokens
+PREFILL_TOKENS = 256  # longest piece of a prompt that is run at a time
 
-KeysValues = list[tuple[Tensor, Tensor]]
-"""One pair a layer, each [B, heads, P, head_dim]."""
+
+class Prompts(Protocol):
+    """Prompts that can be put into the rows of a cache."""
+
+    @property
+    def decoder(self) -> Decoder:
+        """Who runs them, and goes on from them."""
+        ...
+
+    @property
+    def tokens(self) -> Sequence[Sequence[int]]:
+        """The token ids of each."""
+        ...
+
+    def load(self, cache: KeysValues, first_row: int, chosen: Sequence[int]) -> Tensor:
+        """Fills one row for each chosen prompt, from `first_row` on.
+
+        Returns:
+            [R, H] state of each prompt's last token, which predicts the first completion token.
+        """
+        ...
 
 
 @dataclass(frozen=True)
-class Prefill:
-    """A batch of prompts, run through the model and padded to one length before their last tokens."""
+class FreshPrompts:
+    """Prompts that are run when they are loaded. Equal ones, and what all begin with, are run once."""
 
-    layers: KeysValues
-    mask: Tensor  # [B, P] 1 for prompt tokens, 0 for padding
-    last_hidden: Tensor  # [B, H] state of each prompt's last token, which predicts the first completion token
+    decoder: Decoder
+    tokens: Sequence[Sequence[int]]
 
-    def cache(self) -> DynamicCache:
-        """A fresh key-value cache that starts with these prompts; growing it leaves them unchanged."""
-        return DynamicCache(ddp_cache_data=self.layers)
+    def load(self, cache: KeysValues, first_row: int, chosen: Sequence[int]) -> Tensor:
+        """See `Prompts`."""
+        wanted = [tuple(self.tokens[index]) for index in chosen]
+        distinct = list(dict.fromkeys(wanted))
+        start = shared_prefix(distinct)
+        if start:
+            _run(self.decoder, cache, first_row, [distinct[0][:start]], 0)
+            for row in range(1, len(distinct)):
+                cache.copy_row(first_row, first_row + row, start)
+        last = _run(self.decoder, cache, first_row, [prompt[start:] for prompt in distinct], start)
+        if len(distinct) == len(wanted):
+            return last
+        sources = [distinct.index(prompt) for prompt in wanted]
+        for row in reversed(range(len(wanted))):  # a prompt's first row comes no later than its copies
+            if sources[row] != row:
+                cache.copy_row(first_row + sources[row], first_row + row, len(wanted[row]))
+        return last[sources]
 
-    def rows(self, indices: Sequence[int]) -> Prefill:
-        """The same for some of the rows."""
-        at = torch.as_tensor(indices, device=self.mask.device)
-        return Prefill([(k[at], v[at]) for k, v in self.layers], self.mask[at], self.last_hidden[at])
+
+def _run(decoder: Decoder, cache: KeysValues, first_row: int, tokens: Sequence[Sequence[int]], start: int) -> Tensor:
+    """Runs tokens that begin at one position in all rows, a piece at a time; the state of each row's last."""
+    last: Tensor | None = None
+    for begin in range(0, max(map(len, tokens)), PREFILL_TOKENS):
+        pieces = [row[begin : begin + PREFILL_TOKENS] for row in tokens]
+        new = NewTokens.of(pieces, [start + begin] * len(pieces), decoder.model.device)
+        hidden = decoder.extend(cache, new, first_row)
+        counts = torch.tensor([len(piece) for piece in pieces], device=hidden.device)
+        last = hidden.new_zeros(len(tokens), hidden.shape[1]) if last is None else last
+        last[counts > 0] = hidden[(counts.cumsum(0) - 1)[counts > 0]]
+    assert last is not None
+    return last
 
 
 def shared_prefix(prompts: Sequence[Sequence[int]]) -> int:
@@ -66,96 +111,89 @@ def expanded_prefix(model: LanguageModel, prefix: Sequence[int], num_rows: int) 
     )
 
 
-@torch.no_grad()
-def prefill(model: LanguageModel, prompts: Sequence[Sequence[int]]) -> Prefill:
-    """Runs prompts through the model, left-padded. What all of them begin with is run once for all.
+# ------------------------------------------------------------------------------------- kept from step to step
+
+
+@dataclass(frozen=True)
+class _Block:
+    """Keys and values of up to `BLOCK_TOKENS` tokens of a prompt, and the state of the last of them."""
+
+    layers: list[Tensor]  # keys of each layer, then values of each: [heads, tokens, D]
+    last_hidden: Tensor  # [H]
+
+    @property
+    def nbytes(self) -> int:
+        return sum(layer.nbytes for layer in self.layers) + self.last_hidden.nbytes
+
+
+class PrefixStore:
+    """Prompts that are kept from step to step, up to a stated amount of memory.
+
+    They are kept in blocks of 64 tokens, found by all tokens up to a block's end, so that a document
+    that several prompts begin with is run once and held once. Each block is run on its own: its numbers
+    do not depend on what else is asked for, and a resumed run equals an uninterrupted one bit for bit.
+    When the memory is used up, the blocks that were not used for the longest time are dropped, a
+    prompt's end before its beginning, and computed again when next needed.
 
     Args:
-        prompts: B token lists, each at least one token long.
-    """
-    start = shared_prefix(prompts)
-    longest = max(map(len, prompts)) - start
-    ids = torch.zeros(len(prompts), longest, dtype=torch.long)
-    own = torch.zeros_like(ids)
-    for row, prompt in enumerate(prompts):
-        length = len(prompt) - start
-        ids[row, longest - length :] = torch.as_tensor(prompt[start:])
-        own[row, longest - length :] = 1
-    ids, own = ids.to(model.device), own.to(model.device)
-    mask = torch.cat([own.new_ones(len(prompts), start), own], dim=1)  # the shared beginning stands before the padding
-    output = model.hidden_states(
-        ids,
-        attention_mask=mask if start or min(map(len, prompts)) < longest else None,
-        position_ids=(start + own.cumsum(-1) - 1).clamp(min=0),
-        past_key_values=expanded_prefix(model, prompts[0][:start], len(prompts)) if start else DynamicCache(),
-        use_cache=True,
-    )
-    layers = [(layer.keys, layer.values) for layer in output.past_key_values.layers]
-    return Prefill(layers, mask, output.last_hidden_state[:, -1])
-
-
-def join(rows: Sequence[Prefill]) -> Prefill:
-    """Puts single-row prefills side by side, left-padding the shorter ones."""
-    longest = max(row.mask.shape[1] for row in rows)
-    first_keys, first_values = rows[0].layers[0]
-    mask = rows[0].mask.new_zeros(len(rows), longest)
-    layers: KeysValues = []
-    for layer in range(len(rows[0].layers)):
-        keys = first_keys.new_zeros(len(rows), first_keys.shape[1], longest, first_keys.shape[3])
-        values = first_values.new_zeros(len(rows), first_values.shape[1], longest, first_values.shape[3])
-        for index, row in enumerate(rows):
-            length = row.mask.shape[1]
-            keys[index, :, longest - length :], values[index, :, longest - length :] = (
-                row.layers[layer][0][0],
-                row.layers[layer][1][0],
-            )
-        layers.append((keys, values))
-    for index, row in enumerate(rows):
-        mask[index, longest - row.mask.shape[1] :] = 1
-    return Prefill(layers, mask, torch.cat([row.last_hidden for row in rows]))
-
-
-class PrefillStore:
-    """Prefills that are kept from step to step, up to a stated amount of memory.
-
-    Each prompt is run on its own, so that its numbers do not depend on what shares its batch: a
-    resumed run then equals an uninterrupted one bit for bit. When the memory is used up, the least
-    recently used are dropped and computed again when next needed.
-
-    Args:
-        model: whose prefills these are. Call `clear` whenever its weights change.
+        decoder: runs the prompts. Call `clear` whenever its weights change.
         max_bytes: memory for kept keys and values.
     """
 
-    def __init__(self, model: LanguageModel, max_bytes: int) -> None:
-        self.model = model
+    def __init__(self, decoder: Decoder, max_bytes: int) -> None:
+        self.decoder = decoder
         self.max_bytes = max_bytes
         self.used_bytes = 0
-        self._kept: OrderedDict[tuple[int, ...], Prefill] = OrderedDict()
+        self._blocks: OrderedDict[tuple[int, ...], _Block] = OrderedDict()  # by all tokens up to the block's end
 
-    def get(self, prompts: Sequence[Sequence[int]]) -> Prefill:
-        """The prefill of a batch of prompts."""
-        return join([self._one(tuple(prompt)) for prompt in prompts])
+    def prompts(self, tokens: Sequence[Sequence[int]]) -> KeptPrompts:
+        """These prompts, to be loaded from here."""
+        return KeptPrompts(self, tokens)
 
     def clear(self) -> None:
         """Forgets everything."""
-        self._kept.clear()
+        self._blocks.clear()
         self.used_bytes = 0
 
-    def _one(self, prompt: tuple[int, ...]) -> Prefill:
-        if prompt in self._kept:
-            self._kept.move_to_end(prompt)
-            return self._kept[prompt]
-        row = prefill(self.model, [prompt])
-        if _size(row) > self.max_bytes:
-            return row
-        self._kept[prompt] = row
-        self.used_bytes += _size(row)
-        while self.used_bytes > self.max_bytes and self._kept:
-            _, dropped = self._kept.popitem(last=False)
-            self.used_bytes -= _size(dropped)
-        return row
+    def load_row(self, cache: KeysValues, row: int, prompt: tuple[int, ...]) -> Tensor:
+        """Fills a row with a prompt; [H] the state of its last token."""
+        ends = [*range(BLOCK_TOKENS, len(prompt), BLOCK_TOKENS), len(prompt)]
+        last_hidden, start = torch.empty(0), 0
+        for end in ends:
+            block = self._blocks.get(prompt[:end])
+            if block is None:
+                last_hidden = _run(self.decoder, cache, row, [prompt[start:end]], start)[0]
+                block = _Block([x[row, :, start:end].clone() for x in (*cache.keys, *cache.values)], last_hidden)
+                self._blocks[prompt[:end]] = block
+                self.used_bytes += block.nbytes
+            else:
+                for layer, kept in zip((*cache.keys, *cache.values), block.layers, strict=True):
+                    layer[row, :, start:end] = kept
+            last_hidden, start = block.last_hidden, end
+        for end in reversed(ends):  # its beginning is the last to go
+            self._blocks.move_to_end(prompt[:end])
+        while self.used_bytes > self.max_bytes:
+            _, dropped = self._blocks.popitem(last=False)
+            self.used_bytes -= dropped.nbytes
+        return last_hidden
 
 
-def _size(row: Prefill) -> int:
-    return sum(tensor.nbytes for pair in row.layers for tensor in pair)
+@dataclass(frozen=True)
+class KeptPrompts:
+    """Prompts that are copied from a store, which runs them first where it does not hold them."""
+
+    store: PrefixStore
+    tokens: Sequence[Sequence[int]]
+
+    @property
+    def decoder(self) -> Decoder:
+        """See `Prompts`."""
+        return self.store.decoder
+
+    def load(self, cache: KeysValues, first_row: int, chosen: Sequence[int]) -> Tensor:
+        """See `Prompts`."""
+        rows = [
+            self.store.load_row(cache, first_row + place, tuple(self.tokens[index]))
+            for place, index in enumerate(chosen)
+        ]
+        return torch.stack(rows)

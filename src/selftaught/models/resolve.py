@@ -44,6 +44,11 @@ def cache_folder() -> Path:
     return Path(os.environ.get("SELFTAUGHT_CACHE") or platformdirs.user_cache_dir("selftaught"))
 
 
+def weight_bytes(model: str) -> int:
+    """Size of a resolved model's weight files; 0 for an adapter, whose base lies elsewhere."""
+    return sum(path.stat().st_size for path in Path(model).glob("model*.safetensors"))
+
+
 def resolve_model(source: str | Path) -> Path:
     """The directory of a model, fetched and converted first where need be.
 

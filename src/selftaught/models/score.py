@@ -1,4 +1,4 @@
-"""Hidden states at completion positions: the student's with gradient, the teacher's from kept prefills.
+"""Hidden states at completion positions: the student's with gradient, the teacher's from its kept prompts.
 
 Legend: B rows, T longest completion, N = Σ completion lengths (packed), H hidden size.
 """
@@ -10,8 +10,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from selftaught.models.batching import microbatches
+from selftaught.models.decoder import NewTokens
 from selftaught.models.load import LanguageModel
-from selftaught.models.prefill import Prefill, expanded_prefix, shared_prefix
+from selftaught.models.prefill import Prompts, expanded_prefix, shared_prefix
+
+CACHE_TOKENS = 8192  # slots of keys and values held at a time while completions are scored
 
 
 def student_hidden(
@@ -44,24 +48,25 @@ def student_hidden(
 
 
 @torch.no_grad()
-def teacher_hidden(model: LanguageModel, prompts: Prefill, completions: Sequence[Sequence[int]]) -> Tensor:
-    """States that predict each completion token, going on from prompts already run.
+def teacher_hidden(prompts: Prompts, completions: Sequence[Sequence[int]]) -> Tensor:
+    """States that predict each completion token, going on from prompts that are run or kept.
 
     Returns:
         [N, H], row after row.
     """
-    longest = max(map(len, completions))
-    if longest == 1:
-        return prompts.last_hidden
-    ids = torch.zeros(len(completions), longest - 1, dtype=torch.long)
-    for row, completion in enumerate(completions):
-        ids[row, : len(completion) - 1] = torch.as_tensor(completion[:-1])
-    ids = ids.to(model.device)
-    mask = torch.cat([prompts.mask, torch.ones_like(ids)], dim=1)
-    first = prompts.mask.sum(-1, keepdim=True)  # [B, 1] position of the first completion token
-    positions = first + torch.arange(ids.shape[1], device=ids.device)
-    output = model.hidden_states(
-        ids, attention_mask=mask, position_ids=positions, past_key_values=prompts.cache(), use_cache=True
-    )
-    hidden = torch.cat([prompts.last_hidden[:, None], output.last_hidden_state], dim=1)  # [B, T, H]
-    return torch.cat([hidden[row, : len(completion)] for row, completion in enumerate(completions)])
+    states: list[Tensor] = [torch.empty(0)] * len(completions)
+    lengths = [len(p) + len(c) for p, c in zip(prompts.tokens, completions, strict=True)]
+    for group in microbatches(lengths, CACHE_TOKENS):
+        decoder = prompts.decoder
+        cache = decoder.new_cache(len(group), max(lengths[row] for row in group))
+        last = prompts.load(cache, 0, group)  # [R, H]
+        followed = [row for row in group if len(completions[row]) > 1]
+        following = last.new_zeros(0, last.shape[1])
+        if followed:
+            inputs = [completions[row][:-1] for row in group]
+            starts = [len(prompts.tokens[row]) for row in group]
+            following = decoder.extend(cache, NewTokens.of(inputs, starts, decoder.model.device))
+        pieces = following.split([len(completions[row]) - 1 for row in group])
+        for place, row in enumerate(group):
+            states[row] = torch.cat([last[place : place + 1], pieces[place]])
+    return torch.cat(states)

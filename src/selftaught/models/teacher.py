@@ -11,15 +11,17 @@ from __future__ import annotations
 import contextlib
 import copy
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from selftaught.config import EmaTeacher, FrozenTeacher, Teacher
-from selftaught.models.load import LanguageModel
-from selftaught.models.prefill import PrefillStore
+from selftaught.models.fast_decoder import make_decoder
+from selftaught.models.load import LanguageModel, share_weights
+from selftaught.models.prefill import FreshPrompts, PrefixStore, Prompts
+from selftaught.processes import ALONE, ProcessGroup
 
 
 class TeacherModel:
@@ -28,17 +30,25 @@ class TeacherModel:
     Args:
         student: the model that is trained, in its compute type.
         config: which weights the teacher has.
-        prefill_bytes: memory for kept prompts, see `PrefillStore`.
+        prefix_bytes: memory for kept prompts, see `PrefixStore`.
+        processes: who shares a frozen teacher's weights.
     """
 
-    def __init__(self, student: LanguageModel, config: Teacher, prefill_bytes: int) -> None:
+    def __init__(
+        self, student: LanguageModel, config: Teacher, prefix_bytes: int, processes: ProcessGroup = ALONE
+    ) -> None:
         self.config = config
         self._adapted = hasattr(student.model, "peft_config")
         self._adapter_off = self._adapted and isinstance(config, FrozenTeacher)
         self._average: dict[str, Tensor] = {}
         own_copy = isinstance(config, EmaTeacher) or (isinstance(config, FrozenTeacher) and not self._adapted)
-        self.model = dataclasses.replace(student, model=_frozen_copy(student)) if own_copy else student
-        self.prefills = PrefillStore(self.model, prefill_bytes)
+        self.model = student
+        if own_copy:
+            self.model = dataclasses.replace(student, model=_frozen_copy(student))
+            # a moving average is each process's own: all write it at once
+            share_weights(dict(self.model.model.named_parameters()), student.dtype, processes if self.frozen else ALONE)
+        self._prefix_bytes = prefix_bytes
+        self._store: PrefixStore | None = None
 
     @property
     def frozen(self) -> bool:
@@ -51,12 +61,22 @@ class TeacherModel:
         with self.model.model.disable_adapter() if self._adapter_off else contextlib.nullcontext():  # type: ignore[operator]
             yield self.model
 
+    def prompts(self, tokens: Sequence[Sequence[int]]) -> Prompts:
+        """Prompts to sample from, or to score completions after; a frozen teacher keeps what it has run.
+
+        Call it, and use what it returns, inside `active`.
+        """
+        if not self.frozen:
+            return FreshPrompts(make_decoder(self.model), tokens)
+        if self._store is None:
+            self._store = PrefixStore(make_decoder(self.model), self._prefix_bytes)
+        return self._store.prompts(tokens)
+
     @torch.no_grad()
     def update(self, student: LanguageModel, masters: Mapping[str, Tensor]) -> None:
         """Follows the student after an optimiser step: θ̄ ← (1 − rate) θ̄ + rate θ for an ema teacher."""
         if isinstance(self.config, FrozenTeacher):
             return
-        self.prefills.clear()
         if isinstance(self.config, EmaTeacher):
             for name, weight in effective_weights(student, masters).items():
                 self._average[name].lerp_(weight, self.config.rate)
@@ -75,7 +95,6 @@ class TeacherModel:
         """Goes back to a state."""
         for name in self._average:
             self._average[name].copy_(tensors[f"ema.{name}"])
-        self.prefills.clear()
         self._write_average()
 
     @torch.no_grad()

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 
 @dataclass(frozen=True)
@@ -28,20 +26,8 @@ class Completion:
 
     Attributes:
         ids: its tokens, the stop token included where it ended itself.
-        logprobs: the model's log-probability (at temperature 1) of each, in nats.
         ended: whether it ended with a stop token, rather than at the length limit.
     """
 
     ids: tuple[int, ...]
-    logprobs: tuple[float, ...]
     ended: bool
-
-
-class Sampler(Protocol):
-    """An engine that draws completions from the current weights."""
-
-    def generate(
-        self, prompts: Sequence[Sequence[int]], sampling: Sampling, seeds: Sequence[int] | None = None
-    ) -> list[Completion]:
-        """One completion for each prompt (token ids), in order."""
-        ...

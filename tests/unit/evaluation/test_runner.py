@@ -18,6 +18,7 @@ from selftaught.evaluation.scorers import check_scorers, score
 from selftaught.evaluation.statistics import Share
 from selftaught.models.load import LanguageModel, load_model
 from selftaught.prompts import student_prompt, teacher_prompt
+from selftaught.rollout import torch_sampler
 from selftaught.rollout.sampler import Sampling
 from selftaught.types import Example, ItemResult, Message
 
@@ -34,18 +35,19 @@ def rows(number: int, **values: object) -> list[Example]:
     ]
 
 
-def test_answers_come_in_order_whatever_the_batches(model: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_answers_come_in_order_whatever_waits(model: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
     prompts = [student_prompt(row, model.tokenizer) for row in rows(7)]
     seen: list[int] = []
     sampling = Sampling(6, temperature=1.0)
     together = answer(model, prompts, sampling, list(range(7)), seen.append)
-    assert seen == [7]
-    monkeypatch.setattr(runner, "BATCH_TOKENS", 60)
+    assert seen == sorted(seen) and seen[-1] == 7
+    monkeypatch.setattr(torch_sampler, "CACHE_TOKENS", 2 * max(map(len, prompts)) + 12)  # room for two
     seen.clear()
-    apart = answer(model, prompts, sampling, list(range(7)), seen.append)
-    assert len(seen) > 2
-    assert seen[-1] == 7
-    assert [one.ids for one in apart] == [one.ids for one in together]
+    assert answer(model, prompts, sampling, list(range(7)), seen.append) == together
+    assert seen == sorted(seen) and seen[-1] == 7 and len(seen) > 7
+    backwards = answer(model, prompts[::-1], sampling, list(range(7))[::-1])
+    assert backwards == together[::-1]
+    assert answer(model, [], sampling, []) == []
 
 
 def test_evaluate_is_greedy_and_judges_by_the_scorer(model: LanguageModel) -> None:
@@ -79,7 +81,7 @@ def test_text_is_without_its_stop_token(model: LanguageModel) -> None:
     from selftaught.rollout.sampler import Completion
 
     ids = (*model.tokenizer(" Lima. ", add_special_tokens=False)["input_ids"], model.tokenizer.eos_token_id)
-    assert text_of(model, Completion(ids, (0.0,) * len(ids), True)) == "Lima."
+    assert text_of(model, Completion(ids, True)) == "Lima."
 
 
 # ---------------------------------------------------------------------------------------------- lift
@@ -88,7 +90,9 @@ def test_text_is_without_its_stop_token(model: LanguageModel) -> None:
 def test_lift_is_the_difference_of_two_accuracies(model: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
     """Over the taught rows alone: one of four is known, three are answered with the demonstration."""
 
-    def judged(model: LanguageModel, asked: list[Example], length: int, in_context: object = None) -> list[ItemResult]:
+    def judged(
+        model: LanguageModel, asked: list[Example], length: int, in_context: object = None, processes: object = None
+    ) -> list[ItemResult]:
         assert length == 9
         right = 3 if in_context is not None else 1
         return [ItemResult(row.id, row.group, "", number < right) for number, row in enumerate(asked)]

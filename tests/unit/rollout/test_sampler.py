@@ -1,23 +1,28 @@
-"""The sampler against full forward passes, transformers' own greedy decoding, and the distribution itself."""
+"""The sampler against full forward passes, transformers' own greedy decoding, and itself by other ways."""
 
 from __future__ import annotations
 
 import dataclasses
 import itertools
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
+from selftaught.models.decoder import Decoder, KeysValues, NewTokens, PlainDecoder
+from selftaught.models.fast_decoder import make_decoder
 from selftaught.models.load import LanguageModel, load_model
-from selftaught.models.prefill import prefill
+from selftaught.models.prefill import FreshPrompts, PrefixStore
+from selftaught.rollout import torch_sampler
 from selftaught.rollout.sampler import Completion, Sampling
-from selftaught.rollout.torch_sampler import draw, sample
+from selftaught.rollout.torch_sampler import sample
 
 PROMPTS = [[5, 9, 33, 71, 2, 14], [8], [100, 101, 102], [44, 3, 60, 61], [77, 78], [30] * 9, [200, 3, 4], [12, 250]]
 SEEDS = [11, 22, 33, 44, 55, 66, 77, 88]
+SAMPLINGS = [Sampling(16), Sampling(16, temperature=0.7, top_p=0.8), Sampling(16, temperature=0.0)]
+LONGEST = 9 + 16  # slots of a row
 
 
 @pytest.fixture(scope="module")
@@ -31,37 +36,74 @@ def stopping(model: LanguageModel) -> LanguageModel:
     return dataclasses.replace(model, stop_ids=frozenset(range(0, 259, 6)))
 
 
+class Counted:
+    """A decoder that notes how many rows, and how many tokens, each extension runs."""
+
+    def __init__(self, decoder: Decoder) -> None:
+        self.model, self.logits, self._decoder = decoder.model, decoder.logits, decoder
+        self.rows: list[int] = []
+        self.tokens: list[int] = []
+        self.cache_rows = 0
+
+    def new_cache(self, rows: int, slots: int) -> KeysValues:
+        self.cache_rows = max(rows, self.cache_rows)
+        return self._decoder.new_cache(rows, slots)
+
+    def extend(self, cache: KeysValues, new: NewTokens, first_row: int = 0) -> torch.Tensor:
+        self.rows.append(new.num_rows)
+        self.tokens.append(len(new.ids))
+        return self._decoder.extend(cache, new, first_row)
+
+
 def complete(
-    model: LanguageModel, sampling: Sampling, rows: list[int] | None = None, seeds: list[int] | None = None
+    model: LanguageModel,
+    sampling: Sampling,
+    rows: Sequence[int] | None = None,
+    seeds: Sequence[int] | None = None,
+    make_one: Callable[[LanguageModel], Decoder] = make_decoder,
+    **options: Any,
 ) -> list[Completion]:
-    rows = list(range(len(PROMPTS))) if rows is None else rows
-    prompts = prefill(model, [PROMPTS[row] for row in rows])
-    return sample(model, prompts, sampling, [SEEDS[row] for row in rows] if seeds is None else seeds)
+    rows = range(len(PROMPTS)) if rows is None else rows
+    prompts = FreshPrompts(make_one(model), [PROMPTS[row] for row in rows])
+    return sample(prompts, sampling, [SEEDS[row] for row in rows] if seeds is None else seeds, **options)
 
 
-def full_pass(model: LanguageModel, prompt: list[int], completion: tuple[int, ...]) -> Tensor:
-    """Logits that predict each completion token, from transformers, without cache or padding: [T, V]."""
-    with torch.no_grad():
-        logits = model.plain_model(input_ids=torch.tensor([[*prompt, *completion]]), use_cache=False).logits
-    return logits[0, len(prompt) - 1 : -1].float()
+@torch.no_grad()
+def plain_loop(model: LanguageModel, prompt: list[int], sampling: Sampling, seed: int) -> Completion:
+    """One completion from full passes of transformers, drawn in float64, token by token."""
+    uniform = torch.rand(sampling.max_new_tokens, generator=torch.Generator().manual_seed(seed)).double()
+    ids: list[int] = []
+    while len(ids) < sampling.max_new_tokens and not (ids and ids[-1] in model.stop_ids):
+        logits = model.plain_model(input_ids=torch.tensor([[*prompt, *ids]]), use_cache=False).logits[0, -1].double()
+        if sampling.temperature == 0:
+            ids.append(int(logits.argmax()))
+            continue
+        probs = (logits / sampling.temperature).softmax(-1)
+        order = probs.argsort(descending=True) if sampling.top_p < 1 else torch.arange(len(probs))
+        probs = probs[order]
+        if sampling.top_p < 1:
+            probs = probs * (probs.cumsum(-1) - probs < sampling.top_p)
+        ends = probs.cumsum(-1)
+        ids.append(int(order[int((ends <= uniform[len(ids)] * ends[-1]).sum())]))
+    return Completion(tuple(ids), ids[-1] in model.stop_ids)
 
 
-@pytest.mark.parametrize("sampling", [Sampling(12), Sampling(12, temperature=0.7, top_p=0.8), Sampling(12, 0.0)])
-def test_logprobs_are_the_models_own_at_temperature_one(stopping: LanguageModel, sampling: Sampling) -> None:
-    for prompt, completion in zip(PROMPTS, complete(stopping, sampling), strict=True):
-        expected = full_pass(stopping, prompt, completion.ids).log_softmax(-1)
-        picked = expected.gather(-1, torch.tensor(completion.ids)[:, None])[:, 0]
-        assert len(completion.logprobs) == len(completion.ids)
-        torch.testing.assert_close(torch.tensor(completion.logprobs), picked, rtol=1e-3, atol=1e-3)
+@pytest.mark.parametrize("make_one", [make_decoder, PlainDecoder])
+@pytest.mark.parametrize("sampling", SAMPLINGS)
+def test_equals_a_plain_loop_over_full_passes(
+    stopping: LanguageModel, sampling: Sampling, make_one: Callable[[LanguageModel], Decoder]
+) -> None:
+    expected = [plain_loop(stopping, prompt, sampling, seed) for prompt, seed in zip(PROMPTS, SEEDS, strict=True)]
+    assert complete(stopping, sampling, make_one=make_one) == expected
+    assert len({len(completion.ids) for completion in expected}) > 2, "rows end at several lengths"
 
 
-@pytest.mark.parametrize("sampling", [Sampling(16), Sampling(16, temperature=0.7, top_p=0.8)])
+@pytest.mark.parametrize("sampling", SAMPLINGS)
 def test_a_rows_draw_does_not_depend_on_its_neighbours(stopping: LanguageModel, sampling: Sampling) -> None:
-    together = [c.ids for c in complete(stopping, sampling)]
-    assert len({len(ids) for ids in together}) > 2, "rows end at several lengths"
-    assert [complete(stopping, sampling, [row])[0].ids for row in range(8)] == together
+    together = complete(stopping, sampling)
+    assert [complete(stopping, sampling, [row])[0] for row in range(8)] == together
     order = [6, 2, 7, 0, 5, 1, 4, 3]
-    assert [c.ids for c in complete(stopping, sampling, order)] == [together[row] for row in order]
+    assert complete(stopping, sampling, order) == [together[row] for row in order]
 
 
 def test_the_seed_decides(stopping: LanguageModel) -> None:
@@ -89,6 +131,12 @@ def test_greedy_equals_transformers_token_for_token(stopping: LanguageModel) -> 
     assert len({len(completion.ids) for completion in ours}) > 2, "some rows end early, some do not"
 
 
+def test_kept_prompts_are_gone_on_from_like_fresh_ones(stopping: LanguageModel) -> None:
+    store = PrefixStore(make_decoder(stopping), 1 << 20)
+    for _ in range(2):
+        assert sample(store.prompts(PROMPTS), Sampling(16), SEEDS) == complete(stopping, Sampling(16))
+
+
 def test_every_stop_token_ends_its_row_and_is_kept(stopping: LanguageModel) -> None:
     completions = complete(stopping, Sampling(10))
     for completion in completions:
@@ -110,28 +158,13 @@ def test_rows_that_stop_at_once(model: LanguageModel) -> None:
     assert [completion.ids for completion in complete(everything, Sampling(8))] == [(first,) for first in firsts]
 
 
-class Watched(LanguageModel):
-    """Notes how many rows each pass has."""
-
-    def hidden_states(self, input_ids: Tensor, **options: Any) -> Any:
-        self.sizes.append(input_ids.shape[0])
-        return super().hidden_states(input_ids, **options)
-
-    @property
-    def sizes(self) -> list[int]:
-        found: list[int] = self.__dict__.setdefault("_sizes", [])
-        return found
-
-
 def test_finished_rows_leave_the_batch(stopping: LanguageModel) -> None:
-    watched = Watched(**{field.name: getattr(stopping, field.name) for field in dataclasses.fields(stopping)})
-    completions = complete(watched, Sampling(40))
-    sizes = watched.sizes[1:]  # the first pass is the prompts'
+    counted = Counted(make_decoder(stopping))
+    completions = complete(stopping, Sampling(40), make_one=lambda _: counted)
+    sizes = counted.rows[1:]  # the first pass is the prompts'
     assert all(a >= b for a, b in itertools.pairwise(sizes))
-    assert sizes[-1] < len(PROMPTS)
+    assert sizes == [sum(len(c.ids) > step + 1 for c in completions) for step in range(len(sizes))]
     assert len(sizes) == max(len(c.ids) for c in completions) - 1
-    alive = [sum(len(c.ids) > step + 1 for c in completions) for step in range(len(sizes))]
-    assert all(need <= size for need, size in zip(alive, sizes, strict=True))
 
 
 @pytest.mark.parametrize("limit", [1, 2, 5])
@@ -144,57 +177,136 @@ def test_the_length_limit_holds(model: LanguageModel, limit: int) -> None:
 
 @pytest.mark.parametrize("seeds", [None, [], [1], list(range(9))])
 def test_sampling_needs_one_seed_a_row(model: LanguageModel, seeds: list[int] | None) -> None:
+    prompts = FreshPrompts(make_decoder(model), PROMPTS)
     with pytest.raises(ValueError, match="seed"):
-        sample(model, prefill(model, PROMPTS), Sampling(4), seeds)
-    assert len(sample(model, prefill(model, PROMPTS), Sampling(4, temperature=0.0), None)) == len(PROMPTS)
+        sample(prompts, Sampling(4), seeds)
+    assert len(sample(prompts, Sampling(4, temperature=0.0), None)) == len(PROMPTS)
+    assert sample(FreshPrompts(make_decoder(model), []), Sampling(4), []) == []
 
 
-# ---------------------------------------------------------------------------------------------- draw
+# ----------------------------------------------------------------------------- finished rows make room
 
 
-@pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
-def test_frequencies_match_the_softmax(temperature: float) -> None:
-    number = 20_000
-    logits = torch.tensor([2.0, -1.0, 0.5, 0.0, -3.0, 1.5, 0.3, -0.5, 1.0, -2.0])
-    uniform = torch.rand(number, generator=torch.Generator().manual_seed(5))
-    tokens = draw(logits.expand(number, -1), Sampling(1, temperature), uniform)
-    expected = number * (logits.double() / temperature).softmax(-1)
-    counts = torch.bincount(tokens, minlength=10).double()
-    chi_square = float(((counts - expected) ** 2 / expected).sum())
-    assert chi_square < 33.7  # 9 degrees of freedom: exceeded once in 10,000
+@pytest.mark.parametrize("share", [0.1, 0.6, 1.0])
+@pytest.mark.parametrize("slots", [1, 2, 3, 5])
+@pytest.mark.parametrize("sampling", SAMPLINGS)
+def test_waiting_prompts_are_drawn_as_if_they_had_not_waited(
+    stopping: LanguageModel, sampling: Sampling, slots: int, share: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = complete(stopping, sampling)
+    monkeypatch.setattr(torch_sampler, "CACHE_TOKENS", slots * LONGEST + 3)
+    monkeypatch.setattr(torch_sampler, "REFILL_SHARE", share)
+    counted = Counted(make_decoder(stopping))
+    done: list[int] = []
+    assert complete(stopping, sampling, make_one=lambda _: counted, on_done=done.append) == expected
+    assert counted.cache_rows == slots == max(counted.rows)
+    assert done[-1] == len(PROMPTS) and done == sorted(done)
 
 
-def test_an_even_grid_of_uniforms_gives_every_token_its_exact_share() -> None:
-    number = 4096
-    logits = torch.tensor([0.1, 2.0, -1.0, 0.7, -8.0])
-    grid = (torch.arange(number, dtype=torch.float64) + 0.5) / number
-    counts = torch.bincount(draw(logits.expand(number, -1), Sampling(1), grid), minlength=5)
-    assert (counts - number * logits.double().softmax(-1)).abs().max() <= 1.01
+def test_a_row_longer_than_the_room_is_drawn_alone(stopping: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = complete(stopping, Sampling(16))
+    monkeypatch.setattr(torch_sampler, "CACHE_TOKENS", 1)
+    assert complete(stopping, Sampling(16)) == expected
 
 
-@pytest.mark.parametrize(
-    ("top_p", "kept"),
-    [(0.01, {3}), (0.49, {3}), (0.51, {3, 0}), (0.79, {3, 0}), (0.81, {3, 0, 2}), (1.0, {0, 1, 2, 3})],
-)
-def test_top_p_keeps_the_likeliest_tokens_that_hold_the_mass(top_p: float, kept: set[int]) -> None:
-    probs = torch.tensor([0.3, 0.05, 0.15, 0.5])
-    number = 2000
-    grid = (torch.arange(number, dtype=torch.float64) + 0.5) / number
-    tokens = draw(probs.log().expand(number, -1), Sampling(1, 1.0, top_p), grid)
-    assert set(tokens.tolist()) == kept
-    mass = sum(float(probs[token]) for token in kept)
-    counts = torch.bincount(tokens, minlength=4)
-    for token in kept:
-        assert abs(int(counts[token]) - number * float(probs[token]) / mass) <= 2, "renormalised among the kept"
+def test_room_that_is_free_is_used_before_all_are_done(
+    stopping: LanguageModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch_sampler, "CACHE_TOKENS", 4 * LONGEST)
+    passes = {}
+    for share in (0.25, 1.0):
+        monkeypatch.setattr(torch_sampler, "REFILL_SHARE", share)
+        counted = Counted(make_decoder(stopping))
+        complete(stopping, Sampling(16), make_one=lambda _: counted)  # noqa: B023
+        passes[share] = len(counted.rows)
+    assert passes[0.25] < passes[1.0]
 
 
-def test_the_ends_of_the_interval_draw_a_possible_token() -> None:
-    logits = torch.tensor([[-1e9, 1.0, 0.0, -1e9]] * 2)
-    edges = torch.tensor([0.0, 1 - 2**-24])
-    assert draw(logits, Sampling(1), edges).tolist() == [1, 2]
+# --------------------------------------------------------------------------------------------- drafts
 
 
-def test_temperature_zero_takes_the_likeliest() -> None:
-    logits = torch.randn(50, 30, generator=torch.Generator().manual_seed(1))
-    assert torch.equal(draw(logits, Sampling(1, 0.0), torch.rand(50)), logits.argmax(-1))
-    assert torch.equal(draw(logits, Sampling(1, 0.0)), logits.argmax(-1))
+def altered(ids: Sequence[int], place: int) -> list[int]:
+    """Wrong from a place on."""
+    return [(token + (7 if number >= place else 0)) % 259 for number, token in enumerate(ids)]
+
+
+DRAFTS: dict[str, Callable[[Sequence[int]], list[int]]] = {
+    "none": lambda ids: [],
+    "right": list,
+    "right so far": lambda ids: list(ids[:3]),
+    "right and too long": lambda ids: [*ids, *range(100, 140)],
+    "wrong at once": lambda ids: altered(ids, 0),
+    "half right": lambda ids: altered(ids, len(ids) // 2),
+    "wrong only at the end": lambda ids: altered(ids, len(ids) - 1),
+    "stops too soon": lambda ids: [*ids[:2], 6, *ids[2:]],
+    "goes on after the stop": lambda ids: [*ids, 6, *ids],
+    "one token": lambda ids: list(ids[:1]),
+}
+
+
+@pytest.mark.parametrize("name", DRAFTS)
+@pytest.mark.parametrize("sampling", SAMPLINGS)
+def test_a_draft_changes_no_completion(stopping: LanguageModel, sampling: Sampling, name: str) -> None:
+    expected = complete(stopping, sampling)
+    drafts = [DRAFTS[name](completion.ids) for completion in expected]
+    assert complete(stopping, sampling, drafts=drafts) == expected
+
+
+@pytest.mark.parametrize("slots", [2, 8])
+def test_each_row_may_have_a_draft_of_its_own_kind(
+    stopping: LanguageModel, slots: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for sampling in SAMPLINGS:
+        expected = complete(stopping, sampling)
+        kinds = list(DRAFTS.values())
+        monkeypatch.setattr(torch_sampler, "CACHE_TOKENS", slots * LONGEST)
+        for shift in range(len(kinds)):
+            drafts = [kinds[(row + shift) % len(kinds)](completion.ids) for row, completion in enumerate(expected)]
+            assert complete(stopping, sampling, drafts=drafts) == expected
+        monkeypatch.undo()
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3])
+def test_a_draft_does_not_lengthen_a_completion(model: LanguageModel, limit: int) -> None:
+    endless = dataclasses.replace(model, stop_ids=frozenset())
+    longer = [completion.ids for completion in complete(endless, Sampling(9))]
+    drawn = complete(endless, Sampling(limit), drafts=longer)
+    assert [completion.ids for completion in drawn] == [ids[:limit] for ids in longer]
+
+
+def test_good_guesses_save_passes(stopping: LanguageModel) -> None:
+    expected = complete(stopping, Sampling(16))
+    passes = {}
+    for name in ("none", "wrong at once", "half right", "right"):
+        counted = Counted(make_decoder(stopping))
+        drafts = [DRAFTS[name](completion.ids) for completion in expected]
+        complete(stopping, Sampling(16), make_one=lambda _: counted, drafts=drafts)  # noqa: B023
+        passes[name] = len(counted.rows)
+    assert passes["right"] == 2, "the prompts, and the drafts"
+    assert passes["right"] < passes["half right"] < passes["none"]
+    assert passes["wrong at once"] == passes["none"] + 1
+
+
+# ------------------------------------------------------------------------------------------ as on a GPU
+
+
+@pytest.mark.parametrize("look_every", [2, 5, 100])
+@pytest.mark.parametrize("sampling", SAMPLINGS)
+def test_looking_seldom_changes_nothing(
+    stopping: LanguageModel, sampling: Sampling, look_every: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = complete(stopping, sampling)
+    plain = torch_sampler._Run
+
+    class Seldom(plain):  # type: ignore[misc, valid-type]
+        def __init__(self, *arguments: Any) -> None:
+            super().__init__(*arguments)
+            assert self.look_every == 1, "on a CPU"
+            self.look_every = look_every
+
+    monkeypatch.setattr(torch_sampler, "_Run", Seldom)
+    assert complete(stopping, sampling) == expected
+    monkeypatch.setattr(torch_sampler, "CACHE_TOKENS", 3 * LONGEST)
+    for kind in DRAFTS.values():
+        drafts = [kind(completion.ids) for completion in expected]
+        assert complete(stopping, sampling, drafts=drafts) == expected
