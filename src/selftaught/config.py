@@ -63,7 +63,7 @@ class LossConfig(Config):
         None, gt=0, description="Upper bound on the loss of one token; above it the token gives no gradient."
     )
     skip_tokens: int = Field(0, ge=0, description="Number of first completion tokens left out of the loss.")
-    chunk_tokens: int = Field(64, ge=1, description="Completion tokens projected onto the vocabulary at a time.")
+    chunk_tokens: int = Field(512, ge=1, description="Completion tokens projected onto the vocabulary at a time.")
 
 
 # ------------------------------------------------------------------------------------------ teacher
@@ -149,20 +149,27 @@ Weights = Annotated[FullWeights | LoraWeights, Field(discriminator="kind")]
 # ---------------------------------------------------------------------------------------- the rollout
 
 
-class TorchSampler(Config):
-    """The embedded sampler: batched decoding with a key-value cache, on torch."""
-
-    kind: Literal["torch"] = "torch"
-
-
 class RolloutConfig(Config):
     """How the completions that are learned from are drawn."""
 
-    sampler: TorchSampler = Field(TorchSampler(), description="The engine that draws completions.")
     max_new_tokens: int | None = Field(
         None,
         ge=1,
         description="A completion ends here at the latest; left out, the longest demonstration and half as much.",
+    )
+    per_prompt: int = Field(
+        1, ge=1, description="Completions of each prompt in a step; the prompt is run once for all of them."
+    )
+    prefix_tokens: int | None = Field(
+        None,
+        ge=1,
+        description="Learn from so many first tokens of each completion, and draw no more (cheaper; what comes after "
+        "them is not taught).",
+    )
+    speculative: bool = Field(
+        False,
+        description="Guess each completion (the student's last one of the row, or the demonstration), and run the "
+        "guess at once; what is drawn stays the same, up to rounding.",
     )
     temperature: float = Field(0.3, ge=0, description="Sampling temperature; 0 is greedy.")
     top_p: float = Field(1.0, gt=0, le=1, description="Sample from the likeliest tokens that hold this much mass.")
@@ -226,13 +233,16 @@ class LearnConfig(Config):
         512, ge=1, description="Padded tokens in one forward and backward pass; bounds memory, not the result."
     )
     prefix_cache_mib: int = Field(
-        1024, ge=0, description="Memory for the teacher's kept prompt keys and values; beyond it they are recomputed."
+        1024,
+        ge=0,
+        description="Memory, of all processes, for the teacher's kept prompts, and as much for its kept draws; beyond "
+        "it they are computed again.",
     )
     checkpoint_every: int = Field(30, ge=1, description="Steps between checkpoints.")
     keep_checkpoints: int = Field(1, ge=1, description="Number of checkpoints kept.")
     evaluate_every: int = Field(0, ge=0, description="Steps between evaluations along the run; 0 is never.")
     probes: bool = Field(True, description="Measure the retention probes and drift before and after.")
-    seed: int = Field(0, ge=0, description="One seed, one result.")
+    seed: int = Field(0, ge=0, description="One seed, one result; another number of processes rounds otherwise.")
 
     @property
     def total_steps(self) -> int:
@@ -251,15 +261,34 @@ class LearnConfig(Config):
         assert self.rollout.max_new_tokens is not None, "resolve() the configuration first"
         return self.rollout.max_new_tokens
 
+    @property
+    def rows_a_step(self) -> int:
+        """Rows in a step: fewer than completions where several are drawn of each."""
+        return self.batch_size // (self.rollout.per_prompt if self.method == "sdft" else 1)
+
+    @property
+    def rollout_limit(self) -> int:
+        """Longest rollout in tokens, once resolved."""
+        return min(self.completion_limit, self.rollout.prefix_tokens or self.completion_limit)
+
     def resolve(self, num_rows: int, longest_demonstration: int) -> LearnConfig:
         """The same with everything filled in that depends on the data.
 
         Args:
             num_rows: rows that are taught.
             longest_demonstration: in tokens.
+
+        Raises:
+            ConfigError: the batch cannot be made of whole prompts.
         """
-        batch_size = min(self.batch_size, num_rows)
-        steps = self.steps or math.ceil(round((self.epochs or EPOCHS) * num_rows / batch_size, 6))
+        per_prompt = self.rollout.per_prompt if self.method == "sdft" else 1
+        if self.batch_size % per_prompt:
+            raise ConfigError(
+                f"batch_size: {self.batch_size} completions cannot be {per_prompt} of each prompt; "
+                "make it a multiple of rollout.per_prompt"
+            )
+        batch_size = min(self.batch_size, num_rows * per_prompt)
+        steps = self.steps or math.ceil(round((self.epochs or EPOCHS) * num_rows * per_prompt / batch_size, 6))
         if self.steps is None and self.epochs is None:
             steps = max(steps, MIN_STEPS)
         length = self.rollout.max_new_tokens or math.ceil(1.5 * longest_demonstration)

@@ -16,6 +16,7 @@ from typing import Any
 from selftaught.config import LearnConfig
 from selftaught.errors import ArtifactError, ConfigError
 from selftaught.files import locked, read_json, recover_directory, write_json
+from selftaught.processes import ALONE, ProcessGroup
 from selftaught.runtime import release_memory
 from selftaught.types import Example, ItemResult
 
@@ -65,7 +66,47 @@ def finished(folder: Path) -> dict[str, Any] | None:
     return dict(read_json(path)) if path.is_file() else None
 
 
-def run_job(job: Job, examples: Sequence[Example], folder: Path, watch: Watch = lambda event: None) -> dict[str, Any]:
+def run_jobs(
+    jobs: Sequence[tuple[Job, Path]], examples: Sequence[Example], watch: Watch, processes: int
+) -> list[dict[str, Any]]:
+    """Does jobs one after another, each by several processes.
+
+    Args:
+        jobs: each with its folder.
+        examples: rows to teach and to ask.
+        watch: told what happens.
+        processes: how many; 0 is one for each core that the batch has rows for.
+
+    Returns:
+        The jobs' records.
+    """
+    from selftaught.models.resolve import weight_bytes
+    from selftaught.processes import num_processes, process_group
+
+    batch = min([job.config.batch_size for job, _ in jobs if job.config] or [LearnConfig().batch_size])
+    batch = min(batch, sum(example.split == "train" for example in examples))
+    waiting = [(job, folder) for job, folder in jobs if finished(folder) is None]
+    size = num_processes(processes, batch, weight_bytes(jobs[0][0].model)) if waiting else 1
+    with process_group(size, _assist, waiting, examples) as group:
+        records = []
+        for job, folder in jobs:
+            records.append(run_job(job, examples, folder, watch, group if (job, folder) in waiting else ALONE))
+            watch(Event(job.name, "done", {}))
+    return records
+
+
+def _assist(waiting: Sequence[tuple[Job, Path]], examples: Sequence[Example], group: ProcessGroup) -> None:
+    for job, folder in waiting:
+        run_job(job, examples, folder, processes=group)
+
+
+def run_job(
+    job: Job,
+    examples: Sequence[Example],
+    folder: Path,
+    watch: Watch = lambda event: None,
+    processes: ProcessGroup = ALONE,
+) -> dict[str, Any]:
     """Does a job, or goes on with it where it was interrupted.
 
     Args:
@@ -73,21 +114,29 @@ def run_job(job: Job, examples: Sequence[Example], folder: Path, watch: Watch = 
         examples: rows to teach and to ask.
         folder: where its model, checkpoints and record go; made if missing.
         watch: told what happens.
+        processes: who do it together.
 
     Returns:
         The record, also written to `folder/run.json`: see docs/report.md.
     """
-    if (record := finished(folder)) is not None:
+    record = processes.gather(finished(folder))[0]  # as the first process sees it
+    if record is not None:
         return record
-    recover_directory(folder / MODEL_FOLDER)
-    record = _measure_base(job, examples, watch) if job.config is None else _teach(job, examples, folder, watch)
-    write_json(folder / RUN_FILE, record)
-    shutil.rmtree(folder / CHECKPOINT_FOLDER, ignore_errors=True)  # several times the model's size, and done with
+    if processes.first:
+        recover_directory(folder / MODEL_FOLDER)
+    if job.config is None:
+        record = _measure_base(job, examples, watch, processes)
+    else:
+        record = _teach(job, examples, folder, watch, processes)
+    processes.wait()
+    if processes.first:
+        write_json(folder / RUN_FILE, record)
+        shutil.rmtree(folder / CHECKPOINT_FOLDER, ignore_errors=True)  # several times the model's size, and done with
     release_memory()
     return record
 
 
-def _measure_base(job: Job, examples: Sequence[Example], watch: Watch) -> dict[str, Any]:
+def _measure_base(job: Job, examples: Sequence[Example], watch: Watch, processes: ProcessGroup) -> dict[str, Any]:
     from selftaught.evaluation.runner import check_lift
     from selftaught.models.load import load_model
     from selftaught.train.rows import prepare
@@ -96,9 +145,9 @@ def _measure_base(job: Job, examples: Sequence[Example], watch: Watch) -> dict[s
     model = load_model(job.model, dtype=config.dtype)
     config, _ = prepare(examples, model, config)
     watch(Event(job.name, "checking the lift", {}))
-    lift = check_lift(model, examples, config.prompts, config.completion_limit)
+    lift = check_lift(model, examples, config.prompts, config.completion_limit, processes)
     watch(Event(job.name, "lift", lift.as_dict()))
-    measured = _measure(job, model, examples, config, None, watch)
+    measured = _measure(job, model, examples, config, None, watch, processes)
     return {
         **_blank(job),
         **measured,
@@ -113,31 +162,37 @@ def _measure_base(job: Job, examples: Sequence[Example], watch: Watch) -> dict[s
     }
 
 
-def _teach(job: Job, examples: Sequence[Example], folder: Path, watch: Watch) -> dict[str, Any]:
+def _teach(
+    job: Job, examples: Sequence[Example], folder: Path, watch: Watch, processes: ProcessGroup
+) -> dict[str, Any]:
     from selftaught.evaluation.drift import drift_nats, drift_reference
     from selftaught.models.load import LanguageModel, load_model
-    from selftaught.runtime import peak_memory_gib
+    from selftaught.runtime import reset_peak_memory
     from selftaught.train.loop import Callbacks, save_model, train
     from selftaught.train.rows import prepare
 
     assert job.config is not None
     watch(Event(job.name, "loading the model", {}))
+    reset_peak_memory()
+    processes.shared_bytes = 0
     base = load_model(job.model, dtype=job.config.dtype)
     config, _ = prepare(examples, base, job.config)
-    reference = drift_reference(base) if config.probes else None
+    reference = drift_reference(base, processes=processes) if config.probes else None
     del base
+    release_memory()
 
     def on_evaluate(model: LanguageModel, step: int) -> dict[str, Any]:
         watch(Event(job.name, "evaluating", {"step": step}))
-        return _curve_point(model, examples, config, drift_nats(reference, model) if reference else None)
+        drift = drift_nats(reference, model) if reference else None
+        return _curve_point(model, examples, config, drift, processes)
 
     watch(Event(job.name, "training", {}))
     callbacks = Callbacks(lambda report: watch(Event(job.name, "training", asdict(report))), on_evaluate)
-    model, record = train(job.model, examples, config, folder / CHECKPOINT_FOLDER, callbacks)
-    peak = peak_memory_gib()
+    model, record = train(job.model, examples, config, folder / CHECKPOINT_FOLDER, callbacks, processes)
     watch(Event(job.name, "saving the model", {}))
-    save_model(model, folder / MODEL_FOLDER, config)
-    measured = _measure(job, model, examples, config, reference, watch)
+    if processes.first:
+        save_model(model, folder / MODEL_FOLDER, config)
+    measured = _measure(job, model, examples, config, reference, watch, processes)
     last = {"step": config.total_steps, "seconds": round(record.seconds, 2), "drift_nats": measured["drift_nats"]}
     last["accuracy"] = {group: share["value"] for group, share in measured["accuracy"].items()}
     return {
@@ -148,7 +203,8 @@ def _teach(job: Job, examples: Sequence[Example], folder: Path, watch: Watch) ->
         "steps": config.total_steps,
         "seconds": record.seconds,
         "tokens": record.tokens,
-        "peak_memory_gib": peak,
+        "processes": processes.size,
+        "peak_memory_gib": record.peak_memory_gib,
         "curve": [*record.curve, last],
         "loss": record.steps,
     }
@@ -164,23 +220,32 @@ def _blank(job: Job) -> dict[str, Any]:
         "steps": None,
         "seconds": None,
         "tokens": None,
+        "processes": None,
         "peak_memory_gib": None,
         "curve": [],
         "loss": [],
     }
 
 
-def _curve_point(model: Any, examples: Sequence[Example], config: LearnConfig, drift: float | None) -> dict[str, Any]:
+def _curve_point(
+    model: Any, examples: Sequence[Example], config: LearnConfig, drift: float | None, processes: ProcessGroup
+) -> dict[str, Any]:
     """Accuracy (without the paraphrases, to keep it short) and drift at some point of a run."""
     from selftaught.evaluation.runner import accuracy_by_group, evaluate
 
     asked = [example for example in examples if example.group != "paraphrase"]
-    shares = accuracy_by_group(evaluate(model, asked, config.completion_limit))
+    shares = accuracy_by_group(evaluate(model, asked, config.completion_limit, processes=processes))
     return {"accuracy": {group: share["value"] for group, share in shares.items()}, "drift_nats": drift}
 
 
 def _measure(
-    job: Job, model: Any, examples: Sequence[Example], config: LearnConfig, reference: Any, watch: Watch
+    job: Job,
+    model: Any,
+    examples: Sequence[Example],
+    config: LearnConfig,
+    reference: Any,
+    watch: Watch,
+    processes: ProcessGroup,
 ) -> dict[str, Any]:
     """Accuracy on the data and on the probes, drift, and every answer."""
     from selftaught.evaluation.drift import drift_nats
@@ -191,12 +256,12 @@ def _measure(
         watch(Event(job.name, "measuring", {"what": what}))
 
     tell("answers")
-    results = evaluate(model, examples, config.completion_limit)
+    results = evaluate(model, examples, config.completion_limit, processes=processes)
     probe_results: list[ItemResult] = []
     for name in FAMILIES if config.probes else ():
         tell(f"probe: {name}")
         family = probe_family(name)
-        probe_results += evaluate(model, family.examples, family.max_new_tokens)
+        probe_results += evaluate(model, family.examples, family.max_new_tokens, processes=processes)
     tell("drift")
     return {
         "accuracy": accuracy_by_group(results),
@@ -253,6 +318,7 @@ def learn(
     config: LearnConfig | None = None,
     resume: bool = False,
     watch: Watch = lambda event: None,
+    processes: int = 0,
 ) -> dict[str, Any]:
     """Teaches a model from demonstrations and measures what that gained and cost.
 
@@ -263,6 +329,7 @@ def learn(
         config: how; the class defaults are the vetted setting.
         resume: go on with an interrupted run in `out`.
         watch: told what happens.
+        processes: how many train it together; 0 is one for each core that a batch has rows for.
 
     Returns:
         The report, as written to `out/report.json`; see docs/report.md.
@@ -272,6 +339,7 @@ def learn(
     """
     from selftaught.data import data_hash, load_examples
     from selftaught.evaluation.scorers import check_scorers
+    from selftaught.models.resolve import resolve_model
     from selftaught.reports import write_report
     from selftaught.reports.compose import compose_report
 
@@ -280,9 +348,12 @@ def learn(
     check_scorers(examples)
     digest, out = data_hash(examples), Path(out)
     with run_folder(out, {"model": model, "data": digest, "config": config.model_dump(mode="json")}, resume):
-        base = run_job(Job("base", "base", model, None, lift_config=config), examples, out / "base", watch)
-        taught = run_job(Job(config.method, config.method.upper(), model, config), examples, out, watch)
+        path = str(resolve_model(model))  # once, before several processes ask for it
+        base = (Job("base", "base", path, None, lift_config=config), out / "base")
+        taught = (Job(config.method, config.method.upper(), path, config), out)
+        records = run_jobs([base, taught], examples, watch, processes)
+        records[0]["model"]["name"] = model
         name = Path(data).name if isinstance(data, (str, Path)) else "examples"
-        report = compose_report("learn", f"Teaching {name} to {model}", name, digest, examples, [base, taught])
+        report = compose_report("learn", f"Teaching {name} to {model}", name, digest, examples, records)
         write_report(report, out)
     return report

@@ -1,33 +1,20 @@
-"""The main job: teach the default model invented facts by SDFT, and by SFT beside it.
-
-Jobs run in lanes, a process each, side by side: one thread a process wastes less than several threads
-in one. A lane that dies ends the others; what was finished stays, and `resume` goes on from there.
-"""
+"""The main job: teach the default model invented facts by SDFT, and by SFT beside it."""
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import queue
-import signal
-import threading
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from selftaught.config import LearnConfig, merged, parse_config, parse_override, tomllib
-from selftaught.continual import Event, Job, Watch, finished, run_folder, run_job
+from selftaught.continual import Event, Job, Watch, run_folder, run_jobs
 from selftaught.data import data_hash
 from selftaught.data.corpora import QUICKSTART_EVENTS, disasters
-from selftaught.errors import ConfigError, SelftaughtError, TrainingError
+from selftaught.errors import ConfigError
 from selftaught.reports.compose import compose_report, drift_at_accuracy
-from selftaught.runtime import memory_gib, num_cores, prepare
-from selftaught.types import Example
 
 LABELS = {"base": "base", "sft": "SFT", "sft_documents": "SFT + articles", "sdft": "SDFT"}
-LANE_GIB = 5.5  # memory that a lane may take; a machine with less than all lanes need runs the jobs in one
-LANES = (("base", "sdft"), ("sft", "sft_documents"))  # about equal work; the lift is known before SDFT begins
 
 
 def quickstart_configs(overrides: Sequence[str] = ()) -> dict[str, LearnConfig]:
@@ -50,6 +37,7 @@ def quickstart(
     overrides: Sequence[str] = (),
     events: Sequence[str] = QUICKSTART_EVENTS,
     watch: Watch = lambda event: None,
+    processes: int = 0,
 ) -> dict[str, Any]:
     """Teaches, compares and reports.
 
@@ -60,6 +48,7 @@ def quickstart(
         overrides: changes to the recipe, by method: "sdft.learning_rate=1e-4".
         events: which events of the corpus.
         watch: told what happens.
+        processes: how many train together; 0 is one for each core that a batch has rows for.
 
     Returns:
         The report, as written to `out/report.json`.
@@ -81,15 +70,11 @@ def quickstart(
         path = str(resolve_model(model))
         jobs = {"base": Job("base", LABELS["base"], path, None, lift_config=configs["sdft"])}
         jobs |= {name: Job(name, LABELS[name], path, config) for name, config in configs.items()}
-        roomy = num_cores() >= len(LANES) and memory_gib() >= LANE_GIB * len(LANES)
-        lanes = [[jobs[name] for name in lane] for lane in LANES] if roomy else [list(jobs.values())]
-        _run_lanes(lanes, examples, out, watch)
-        records = [finished(out / name) for name in LABELS]
-        done = [record for record in records if record is not None]
+        done = run_jobs([(jobs[name], out / name) for name in LABELS], examples, watch, processes)
         done[0]["model"]["name"] = model
         title = f"Teaching {len(events)} disasters of 2025 to {model}"
         report = compose_report(
-            "quickstart", title, "2025 natural disasters", request["data"], examples, done, checks(done), len(lanes)
+            "quickstart", title, "2025 natural disasters", request["data"], examples, done, checks(done)
         )
         write_report(report, out)
     return report
@@ -121,84 +106,3 @@ def checks(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
             (f"Largest fall of a probe family ({worst})", "≤ 3 points", f"{100 * fall:.1f} points", fall <= 0.03)
         )
     return [{"name": name, "target": target, "value": value, "met": bool(met)} for name, target, value, met in rows]
-
-
-# --------------------------------------------------------------------------------------------- lanes
-
-
-def _run_lanes(lanes: Sequence[Sequence[Job]], examples: list[Example], out: Path, watch: Watch) -> None:
-    """Runs each lane's jobs in order, lanes side by side; raises the first error of any."""
-    context = multiprocessing.get_context("spawn")
-    messages: Any = context.Queue()
-    threads = max(1, num_cores() // len(lanes))
-    processes = []
-    before = os.environ.get("OMP_NUM_THREADS")
-    os.environ["OMP_NUM_THREADS"] = str(threads)  # read by torch when a lane starts
-    main = threading.current_thread() is threading.main_thread()  # elsewhere no signal can be handled
-    handler = signal.signal(signal.SIGINT, signal.SIG_IGN) if main else None  # lanes inherit it: Ctrl-C is ours alone
-    try:
-        for lane in lanes:
-            process = context.Process(target=_lane, args=(list(lane), examples, out, messages), daemon=True)
-            process.start()
-            processes.append(process)
-    finally:
-        _restore("OMP_NUM_THREADS", before)
-        if handler is not None:
-            signal.signal(signal.SIGINT, handler)
-    try:
-        running = len(processes)
-        while running:
-            running -= _pass_on(messages, processes, watch)
-    finally:
-        for process in processes:
-            process.terminate()
-        for process in processes:
-            process.join()
-
-
-def _pass_on(messages: Any, processes: Sequence[Any], watch: Watch) -> int:
-    """Hands one message to the watcher; 1 when it says that a lane is done."""
-    dead = next((process.exitcode for process in processes if process.exitcode not in (None, 0)), None)
-    if dead is not None:
-        reason = "was killed, perhaps for lack of memory" if dead == -9 else f"ended unexpectedly with exit code {dead}"
-        raise TrainingError(
-            f"a training process {reason}; what is done is kept: run the same command again with --resume"
-        )
-    try:
-        message = messages.get(timeout=1.0)
-    except queue.Empty:
-        return 0
-    if isinstance(message, SelftaughtError):
-        raise message
-    if message is None:
-        return 1
-    watch(message)
-    return 0
-
-
-def _lane(jobs: list[Job], examples: list[Example], out: Path, messages: Any) -> None:
-    threading.Thread(target=_die_with_parent, daemon=True).start()
-    prepare()
-    try:
-        for job in jobs:
-            run_job(job, examples, out / job.name, messages.put)
-            messages.put(Event(job.name, "done", {}))
-    except SelftaughtError as error:
-        messages.put(error)
-        return
-    messages.put(None)
-
-
-def _die_with_parent() -> None:
-    """Ends this process when the one that began it is gone, killed perhaps: nobody would hear of its work."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
-
-
-def _restore(name: str, value: str | None) -> None:
-    if value is None:
-        os.environ.pop(name, None)
-    else:
-        os.environ[name] = value

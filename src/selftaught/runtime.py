@@ -6,9 +6,9 @@ import contextlib
 import ctypes
 import os
 import platform
-import resource
 import sys
 import warnings
+from pathlib import Path
 
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3  # of glibc's mallopt
 
@@ -41,9 +41,28 @@ def release_memory() -> None:
 
 
 def peak_memory_gib() -> float:
-    """Largest resident memory of this process so far, in GiB."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / 2**30 if sys.platform == "darwin" else peak / 2**20
+    """Largest resident memory of this process since `reset_peak_memory`, in GiB, without what it shares with others.
+
+    Where the system does not tell them apart, or cannot reset, all counts as its own, since its start.
+    """
+    try:
+        status = Path("/proc/self/status").read_text(encoding="ascii")
+        kib = {name: int(value.split()[0]) for name, _, value in (line.partition(":") for line in status.splitlines())
+               if name in ("VmHWM", "RssShmem")}  # fmt: skip
+        return (kib["VmHWM"] - kib["RssShmem"]) / 2**20
+    except (OSError, KeyError, ValueError):
+        try:
+            import resource
+        except ImportError:  # Windows
+            return 0.0
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak / (2**30 if sys.platform == "darwin" else 2**20)
+
+
+def reset_peak_memory() -> None:
+    """Lets `peak_memory_gib` begin anew."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
 
 
 def memory_gib() -> float:

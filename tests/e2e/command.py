@@ -2,11 +2,12 @@
 
 Importing torch takes seconds, so `start` forks each command from one server process that has it loaded
 already (multiprocessing's forkserver). Output goes to files, each command is a session of its own, and a
-signal reaches all of it, as Ctrl-C in a terminal does. `python_m` is the plain slow way.
+signal reaches its whole group, as Ctrl-C in a terminal does. `python_m` is the plain slow way.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import multiprocessing
 import os
@@ -17,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,12 +38,12 @@ PRELOADED = [
 # One thread a process, and no network that could be waited for.
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PIP_NO_INDEX": "1", "NO_COLOR": "1", "COLUMNS": "120"}
 
-QUICK = [
-    *["-s", "probes=false", "-s", "batch_size=2", "-s", "anchor.pool=4", "-s", "anchor.rows=1"],
-    *["-s", "anchor.max_new_tokens=8"],
-    *["-s", "rollout.max_new_tokens=8", "-s", "warmup_steps=1", "-s", "learning_rate=3e-3"],
+QUICK_SETTINGS = [
+    *["probes=false", "batch_size=2", "anchor.pool=4", "anchor.rows=1", "anchor.max_new_tokens=8"],
+    *["rollout.max_new_tokens=8", "warmup_steps=1", "learning_rate=3e-3"],
 ]
-"""Settings with which the tiny model learns a little in a second."""
+QUICK = [*(word for setting in QUICK_SETTINGS for word in ("-s", setting)), "--processes", "1"]
+"""Settings with which the tiny model learns a little in a second; another process would take seconds to start."""
 
 
 @dataclass(frozen=True)
@@ -92,8 +93,19 @@ class Running:
         assert self._process.pid is not None
         return self._process.pid
 
+    @property
+    def children(self) -> list[int]:
+        """Processes that it started, by /proc; zombies are left out."""
+        found = []
+        for path in Path("/proc").glob("[0-9]*/stat"):
+            with contextlib.suppress(OSError):  # it has just ended
+                state, parent, *_ = path.read_text(encoding="utf-8").rpartition(")")[2].split()
+                if int(parent) == self.pid and state != "Z":
+                    found.append(int(path.parent.name))
+        return found
+
     def signal(self, number: int) -> None:
-        """Sends a signal to the command and to all processes that it started."""
+        """Sends a signal to the command and its group, as a terminal does; what it started is in none of them."""
         for _ in range(200):  # until it leads its own group
             if (self._folder / "begun").exists():
                 break
@@ -146,6 +158,24 @@ def start(
 def run(*args: object, **options: Any) -> Outcome:
     """`start`, and wait for the end."""
     return start(*args, **options).wait()
+
+
+def all_gone(pids: Iterable[int], timeout: float = 10.0) -> bool:
+    """Whether processes have ended, or do so in a few seconds."""
+    end = time.monotonic() + timeout
+    while left := [pid for pid in pids if _is_running(pid)]:
+        if time.monotonic() > end:
+            return False
+        pids = left
+        time.sleep(0.02)
+    return True
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 def python_m(*args: object) -> Outcome:

@@ -145,6 +145,8 @@ def flip_a_byte(path: Path) -> None:
         (["-s", "weights.kind=lora", "-s", 'weights.targets=["nowhere"]'], "weights.targets: "),
         (["--method", "dpo"], "method: "),
         (["-r", "nowhere.toml"], "nowhere.toml: no such recipe file"),
+        (["-s", "rollout.sampler=torch"], "unknown key 'rollout.sampler'"),
+        (["-s", "rollout.prefix_tokens=0"], "rollout.prefix_tokens: "),
     ],
     ids=lambda value: "_".join(value) if isinstance(value, list) else "",
 )
@@ -207,6 +209,15 @@ def test_out_folder_that_cannot_be_used(tiny_model: Path, facts_file: Path, tmp_
 def test_loss_that_is_not_finite(method: str, tiny_model: Path, facts_file: Path, tmp_path: Path) -> None:
     words = ["-m", tiny_model, "--out", tmp_path / "run", *LEARN, "--method", method, "-s", "learning_rate=1e30"]
     line = run("learn", facts_file, *words, "-s", "steps=6", "-s", "dtype=float32").error_line
+    assert "is not finite; lower learning_rate" in line
+
+
+def test_two_processes_say_it_once(tiny_model: Path, facts_file: Path, tmp_path: Path) -> None:
+    words = ["learn", facts_file, "--out", tmp_path / "run", *LEARN, "--processes", "2", "-s", "learning_rate=1e30"]
+    broken = copy_of(tiny_model, tmp_path / "model")
+    cut_weights(broken)
+    assert "not a model that can be read" in run(*words, "-m", broken).error_line
+    line = run(*words, "-m", tiny_model, "-s", "steps=6", "-s", "dtype=float32").error_line
     assert "is not finite; lower learning_rate" in line
 
 

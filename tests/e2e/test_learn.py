@@ -11,13 +11,12 @@ from typing import Any
 
 import pytest
 import torch
-from command import QUICK, Outcome, python_m, run
+from command import QUICK, QUICK_SETTINGS, Outcome, python_m, run
 from safetensors.torch import load_file, save_file
 
 import selftaught
 from selftaught.config import load_config
 
-SETTINGS = QUICK[1::2]
 LORA = ["weights.kind=lora", "weights.rank=4", "weights.alpha=8"]
 
 
@@ -33,8 +32,8 @@ def model(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def learn(data: Path, model: Path, out: Path, *settings: str, resume: bool = False) -> dict[str, Any]:
-    config = load_config(None, [*SETTINGS, *settings])
-    return selftaught.learn(data, model=str(model), out=out, config=config, resume=resume)
+    config = load_config(None, [*QUICK_SETTINGS, *settings])
+    return selftaught.learn(data, model=str(model), out=out, config=config, resume=resume, processes=1)
 
 
 def losses(report: dict[str, Any]) -> list[float]:
@@ -120,6 +119,22 @@ def test_json_is_all_of_standard_output(tiny_model: Path, facts_file: Path, tmp_
     assert outcome.err == ""
     check = run("check", facts_file, "-m", tiny_model, "--json", "-s", "rollout.max_new_tokens=4").json
     assert (check["rows"], check["train_rows"], check["groups"]) == (5, 4, {"direct": 4, "paraphrase": 1})
+
+
+def test_two_processes_teach_and_judge_by_a_scorer_of_ones_own(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "judges.py").write_text("def short(text, example):\n    return len(text) < 100\n", encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    scorer = {"name": "callable", "params": {"path": "judges:short"}}
+    rows = [{"question": f"Where is {name}?", "answer": f"In {name}.", "scorer": scorer} for name in ("Rome", "Oslo")]
+    data = tmp_path / "facts.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    config = load_config(None, [*QUICK_SETTINGS, "steps=2"])
+    report = selftaught.learn(data, model=str(tiny_model), out=tmp_path / "run", config=config, processes=2)
+    assert report["machine"]["processes"] == 2
+    assert report["runs"][1]["accuracy"]["direct"]["correct"] == 2
+    assert report["runs"][1]["peak_memory_gib"] > 0
 
 
 # ------------------------------------------------------------------------------------------- formats

@@ -12,13 +12,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from command import QUICK, Outcome, Running, run, start
+from command import QUICK, Outcome, Running, all_gone, run, start
 
 STEPS = 16
 SETTINGS = [*QUICK, "-s", f"steps={STEPS}", "-s", "checkpoint_every=2", "-s", "evaluate_every=7", "--json"]
 MODES = {
     "sdft": [],
     "lora_ema": ["-s", "weights.kind=lora", "-s", "weights.rank=4", "-s", "teacher.kind=ema"],
+    "by_two": ["--processes", "2"],
 }
 
 
@@ -157,6 +158,48 @@ def check_interrupted(outcome: Outcome) -> None:
     assert outcome.err == "selftaught: interrupted; run the same command with --resume to go on\n"
 
 
+# --------------------------------------------------------------------------------- several processes
+
+only_on_linux = pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
+
+
+def one_more_checkpoint(running: Running, out: Path) -> list[int]:
+    """Waits until a run has got further than it was, and hands back the processes that it started."""
+    before = {path.name for path in checkpoints(out)}
+    running.wait_until(lambda: bool({path.name for path in checkpoints(out)} - before))
+    found = running.children
+    assert len(found) == 1
+    return found
+
+
+@only_on_linux
+def test_two_processes_die_in_every_way_and_end_as_if_nothing_had_happened(bench: Bench, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    bench.undisturbed("by_two")
+
+    running = bench.begin(out, "by_two")
+    (child,) = one_more_checkpoint(running, out)
+    os.kill(child, signal.SIGKILL)
+    line = running.wait().error_line
+    assert "a training process ended unexpectedly, killed perhaps for lack of memory" in line
+    assert "--resume" in line
+
+    running = bench.begin(out, "by_two", "--resume")
+    children = one_more_checkpoint(running, out)
+    os.kill(running.pid, signal.SIGKILL)
+    assert running.wait().code == -signal.SIGKILL
+    assert all_gone(children), "nobody works for a process that is gone"
+
+    running = bench.begin(out, "by_two", "--resume")
+    children = one_more_checkpoint(running, out)
+    running.signal(signal.SIGINT)
+    check_interrupted(running.wait())
+    assert all_gone(children)
+
+    assert not (out / "run.json").exists()
+    bench.resume(out, "by_two")
+
+
 # ---------------------------------------------------------------------------------------- quickstart
 
 EACH = ["steps=4", "checkpoint_every=1", "batch_size=2", "anchor.pool=2", "anchor.rows=1", "evaluate_every=0"]
@@ -164,72 +207,41 @@ EACH += ["rollout.max_new_tokens=4", "probes=false", "dtype=float32"]
 QUICKSTART = [word for name in ("sdft", "sft", "sft_documents") for s in EACH for word in ("-s", f"{name}.{s}")]
 
 
-def one_event_in_two_lanes() -> None:
-    """What the command's process does first: one event instead of ten, and two lanes on any machine."""
+def one_event() -> None:
+    """What the command's process does first: one event instead of ten."""
     import functools
 
     import selftaught.main_job as module
 
-    module.quickstart = functools.partial(module.quickstart, events=("d01",))  # type: ignore[attr-defined]
-    module.num_cores = lambda: 2  # type: ignore[attr-defined]
-    module.memory_gib = lambda: 64.0  # type: ignore[attr-defined]
+    module.quickstart = functools.partial(module.quickstart, events=("d01",))  # type: ignore[assignment]
 
 
 def begin_quickstart(model: Path, out: Path, *more: str) -> Running:
-    return start("quickstart", "-m", model, "--out", out, *QUICKSTART, *more, "--json", before=one_event_in_two_lanes)
+    words = ("quickstart", "-m", model, "--out", out, *QUICKSTART, "--processes", "2", *more, "--json")
+    return start(*words, before=one_event)
 
 
-def members(group: int) -> list[int]:
-    """Processes of a group, by /proc; zombies are left out."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = path.read_text(encoding="utf-8").rpartition(")")[2].split()
-        except OSError:
-            continue
-        if int(fields[2]) == group and fields[0] != "Z":
-            found.append(int(path.parent.name))
-    return found
-
-
-def lanes(running: Running) -> list[int]:
-    found = []
-    for pid in members(running.pid):
-        try:
-            command = Path(f"/proc/{pid}/cmdline").read_bytes()
-        except OSError:
-            continue
-        if b"spawn_main" in command:
-            found.append(pid)
-    return found
-
-
-def all_gone(group: int) -> bool:
-    end = time.monotonic() + 10
-    while members(group) and time.monotonic() < end:
-        time.sleep(0.05)
-    return not members(group)
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
-def test_quickstart_goes_on_after_a_lane_died_and_after_an_interrupt(tiny_model: Path, tmp_path: Path) -> None:
+@only_on_linux
+def test_quickstart_goes_on_after_a_process_died_and_after_an_interrupt(tiny_model: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     running = begin_quickstart(tiny_model, out)
     running.wait_until(lambda: any(out.glob("*/checkpoints/step-*")))
-    os.kill(random.choice(lanes(running)), signal.SIGKILL)
+    (child,) = running.children
+    os.kill(child, signal.SIGKILL)
     line = running.wait().error_line
-    assert "a training process was killed, perhaps for lack of memory" in line
+    assert "a training process ended unexpectedly" in line
     assert "--resume" in line
-    assert all_gone(running.pid)
 
     running = begin_quickstart(tiny_model, out, "--resume")
-    running.wait_until(lambda: len(lanes(running)) == 2)
+    running.wait_until(lambda: bool(running.children))  # it has only begun to start
+    children = running.children
     running.signal(signal.SIGINT)
     check_interrupted(running.wait())
-    assert all_gone(running.pid)
+    assert all_gone(children)
 
     report = begin_quickstart(tiny_model, out, "--resume").wait().json
     assert [one["name"] for one in report["runs"]] == ["base", "sft", "sft_documents", "sdft"]
+    assert report["machine"]["processes"] == 2
     assert json.loads((out / "report.json").read_text(encoding="utf-8")) == report
 
     for name in ("sft", "sft_documents", "sdft"):

@@ -7,14 +7,18 @@ from pathlib import Path
 
 import pytest
 import torch
+from process_work import train_one
 
 from selftaught.config import LearnConfig, load_config
 from selftaught.data.corpora import disasters
 from selftaught.evaluation.drift import drift_nats, drift_reference
 from selftaught.evaluation.runner import check_lift
+from selftaught.models.decoder import NewTokens, PlainDecoder
+from selftaught.models.fast_decoder import FastDecoder, make_decoder
 from selftaught.models.load import LanguageModel, load_model
-from selftaught.models.prefill import prefill
+from selftaught.models.prefill import FreshPrompts, PrefixStore
 from selftaught.models.resolve import resolve_model
+from selftaught.processes import process_group
 from selftaught.prompts import student_prompt, teacher_prompt
 from selftaught.rollout.sampler import Sampling
 from selftaught.rollout.torch_sampler import sample
@@ -63,13 +67,44 @@ def test_sampler_equals_transformers_token_for_token(base: LanguageModel) -> Non
     sampling = Sampling(24, temperature=0.0)
     prompts = [student_prompt(row, base.tokenizer) for row in TAUGHT[:4]]
     prompts += [teacher_prompt(row, base.tokenizer, LearnConfig().prompts) for row in TAUGHT[:2]]
-    drawn = sample(base, prefill(base, prompts), sampling)
+    drawn = sample(FreshPrompts(make_decoder(base), prompts), sampling)
     for prompt, completion in zip(prompts, drawn, strict=True):
         ids = torch.tensor([prompt])
         expected = base.model.generate(  # type: ignore[operator]
             ids, attention_mask=torch.ones_like(ids), max_new_tokens=24, do_sample=False, pad_token_id=0
         )
         assert completion.ids == tuple(expected[0, len(prompt) :].tolist())
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_the_fast_decoder_computes_what_transformers_does(path: Path, base: LanguageModel, dtype: str) -> None:
+    model = load_model(path, dtype=dtype)
+    prompts = [teacher_prompt(row, base.tokenizer, LearnConfig().prompts) for row in TAUGHT[:3]]
+    lengths, cpu = [len(prompt) for prompt in prompts], model.device
+    states = []
+    for decoder in (PlainDecoder(model), FastDecoder(model), FastDecoder(model, prepack=True)):
+        cache = decoder.new_cache(3, max(lengths))
+        decoder.extend(cache, NewTokens.of([prompt[:-9] for prompt in prompts], [0] * 3, cpu))
+        starts = [length - 9 for length in lengths]
+        states.append(decoder.extend(cache, NewTokens.of([prompt[-9:] for prompt in prompts], starts, cpu)).float())
+    exact = torch.cat(
+        [base.hidden_states(torch.tensor([prompt])).last_hidden_state[0, -9:].detach() for prompt in prompts]
+    )
+    errors = [float((each - exact).norm() / exact.norm()) for each in states]
+    assert max(errors) < (1e-4 if dtype == "float32" else 1.5 * errors[0]), errors
+
+
+def test_kept_prompts_are_the_same_bit_for_bit_wherever_they_lie(path: Path) -> None:
+    model = load_model(path)
+    decoder = make_decoder(model)
+    prompts = [tuple(teacher_prompt(row, model.tokenizer, LearnConfig().prompts)) for row in TAUGHT[:4]]
+    store, found = PrefixStore(decoder, 1 << 26), []
+    for rows, first, spare in ((1, 0, 0), (5, 3, 40), (9, 8, 100)):
+        for each in (store, PrefixStore(decoder, 0)):
+            cache = decoder.new_cache(rows, max(map(len, prompts)) + spare)
+            found.append([each.load_row(cache, first, prompt) for prompt in prompts])
+    for states in found[1:]:
+        assert all(torch.equal(one, other) for one, other in zip(states, found[0], strict=True))
 
 
 def test_the_demonstration_lifts_it(base: LanguageModel) -> None:
@@ -92,9 +127,9 @@ def test_a_few_steps_teach(weights: list[str], path: Path, base: LanguageModel, 
     loaded = load_model(tmp_path / "model")
     prompts = [student_prompt(row, model.tokenizer) for row in TAUGHT[:2]]
     greedy = Sampling(16, temperature=0.0)
-    again = sample(loaded, prefill(loaded, prompts), greedy)
+    again, ours = (sample(FreshPrompts(make_decoder(one), prompts), greedy) for one in (loaded, model))
     if not weights:  # merging adapters rounds
-        assert again == sample(model, prefill(model, prompts), greedy)
+        assert again == ours
 
 
 @pytest.mark.parametrize(
@@ -112,3 +147,18 @@ def test_resumed_equals_uninterrupted_bit_for_bit(settings: list[str], path: Pat
         assert torch.equal(one, other), name
     shutil.rmtree(tmp_path / "whole")
     shutil.rmtree(tmp_path / "parts")
+
+
+@pytest.mark.parametrize("settings", [[], ["method=sft"]], ids=["sdft", "sft"])
+def test_two_processes_learn_as_one(settings: list[str], path: Path) -> None:
+    run = config(*settings, "steps=3", "rollout.max_new_tokens=12", "dtype=float32")
+    one, record = train(path, EXAMPLES, run)
+    with process_group(2, train_one, path, EXAMPLES, run, None, None) as group:
+        both = train_one(path, EXAMPLES, run, None, None, group)
+    assert [point["loss"] for point in both["record"]["steps"]] == pytest.approx(losses(record), rel=1e-3)
+    start = dict(load_model(path, dtype="float32").model.named_parameters())
+    moved = off = 0.0
+    for name, weight in one.model.named_parameters():
+        moved += float((weight - start[name]).detach().square().sum())
+        off += float((weight - both["weights"][name]).detach().square().sum())
+    assert off < 1e-2 * moved

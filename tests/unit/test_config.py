@@ -163,6 +163,25 @@ def test_steps_cover_the_epochs_and_no_more(epochs: float, rows: int, size: int)
     assert steps == math.ceil(epochs * rows / size)
 
 
+def test_several_completions_of_a_prompt_are_a_batch_of_fewer_rows() -> None:
+    config = load_config(overrides=["rollout.per_prompt=4", "batch_size=8", "epochs=3"])
+    resolved = config.resolve(num_rows=6, longest_demonstration=5)
+    assert (resolved.batch_size, resolved.rows_a_step, resolved.total_steps) == (8, 2, 9)
+    assert resolved.resolve(99, 99) == resolved
+    few = config.resolve(num_rows=1, longest_demonstration=5)
+    assert (few.batch_size, few.rows_a_step, few.total_steps) == (4, 1, 3)
+    sft = load_config(overrides=["rollout.per_prompt=4", "batch_size=6", "method=sft", "epochs=3"]).resolve(6, 5)
+    assert (sft.batch_size, sft.rows_a_step, sft.total_steps) == (6, 6, 3), "SFT draws none"
+    with pytest.raises(ConfigError, match=r"batch_size: 6 .* rollout\.per_prompt"):
+        load_config(overrides=["rollout.per_prompt=4", "batch_size=6"]).resolve(6, 5)
+
+
+def test_a_rollout_is_no_longer_than_the_first_tokens_that_are_learned() -> None:
+    for prefix, limit in ((None, 8), (3, 3), (20, 8)):
+        resolved = LearnConfig(rollout={"prefix_tokens": prefix, "max_new_tokens": 8}).resolve(2, 5)  # type: ignore[arg-type]
+        assert (resolved.rollout_limit, resolved.completion_limit) == (limit, 8)
+
+
 def test_few_rows_are_batches_of_their_own_number_and_are_taught_long_enough() -> None:
     resolved = LearnConfig(batch_size=16).resolve(num_rows=2, longest_demonstration=5)
     assert (resolved.batch_size, resolved.total_steps) == (2, 40)

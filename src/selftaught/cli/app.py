@@ -26,6 +26,10 @@ Overrides = Annotated[
     list[str] | None, typer.Option("--set", "-s", help="Change one setting: -s learning_rate=1e-4 -s teacher.kind=ema")
 ]
 
+Processes = Annotated[
+    int, typer.Option(min=0, help="How many train together, a core each; 0 is one for each core that a batch can feed.")
+]
+
 
 @app.callback(invoke_without_command=True)
 def common(
@@ -53,6 +57,7 @@ def quickstart(
     overrides: Annotated[
         list[str] | None, typer.Option("--set", "-s", help="Change a method's setting: -s sdft.learning_rate=1e-4")
     ] = None,
+    processes: Processes = 0,
     as_json: AsJson = False,
 ) -> None:
     """Teach ten invented disasters by SDFT and by SFT, and compare: about a quarter of an hour on 2 cores."""
@@ -61,7 +66,7 @@ def quickstart(
     from selftaught.main_job import quickstart as run
 
     with Progress(LABELS, quiet=as_json) as progress:
-        report = run(model, out, resume, overrides or (), watch=progress)
+        report = run(model, out, resume, overrides or (), watch=progress, processes=processes)
     _show(report, out, as_json, out / "sdft", "In which country did the Alvorim wildfire burn?")
 
 
@@ -74,6 +79,7 @@ def learn(
     recipe: Recipe = None,
     overrides: Overrides = None,
     resume: Resume = False,
+    processes: Processes = 0,
     as_json: AsJson = False,
 ) -> None:
     """Teach a model from your demonstrations, and measure what it gained and forgot."""
@@ -83,7 +89,7 @@ def learn(
 
     config = load_config(recipe, [*([f"method={method}"] if method else []), *(overrides or [])])
     with Progress({"base": "base", config.method: config.method.upper()}, quiet=as_json) as progress:
-        report = run(data, model, out, config, resume, progress)
+        report = run(data, model, out, config, resume, progress, processes)
     question = next((item["question"] for item in report["answers"]), "Hello!")
     _show(report, out, as_json, out, question)
 

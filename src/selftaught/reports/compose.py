@@ -27,7 +27,6 @@ def compose_report(
     examples: Sequence[Example],
     records: Sequence[dict[str, Any]],
     checks: Sequence[dict[str, Any]] = (),
-    processes: int = 1,
 ) -> dict[str, Any]:
     """A report of several jobs on the same data.
 
@@ -39,7 +38,6 @@ def compose_report(
         examples: what was taught and asked.
         records: of the jobs (see `continual.run_job`), the base's first.
         checks: targets and whether they were met.
-        processes: jobs that ran side by side.
     """
     groups: dict[str, int] = {}
     for example in examples:
@@ -51,7 +49,7 @@ def compose_report(
         "selftaught": __version__,
         "title": title,
         "model": records[0]["model"],
-        "machine": machine(processes),
+        "machine": machine(max(record.get("processes") or 1 for record in records)),
         "data": {
             "name": data_name,
             "hash": data_hash,

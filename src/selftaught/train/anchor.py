@@ -12,6 +12,7 @@ Legend: N completion tokens, H hidden size.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -21,9 +22,11 @@ from selftaught.config import AnchorConfig, LossConfig
 from selftaught.errors import ModelError
 from selftaught.losses.distillation import Head, distillation_loss, sequence_weights
 from selftaught.models.batching import microbatches
+from selftaught.models.fast_decoder import make_decoder
 from selftaught.models.load import LanguageModel
-from selftaught.models.prefill import prefill
+from selftaught.models.prefill import FreshPrompts
 from selftaught.models.score import student_hidden
+from selftaught.processes import ALONE, ProcessGroup
 from selftaught.rollout.sampler import Sampling
 from selftaught.rollout.torch_sampler import sample
 from selftaught.train.batch import batch_indices, row_seed
@@ -53,24 +56,30 @@ class Anchor:
         base: the model before it is taught.
         config: number of rows, their length and weight.
         seed: of the rows.
+        processes: who draw the rows, and share those of a step.
     """
 
-    def __init__(self, base: LanguageModel, config: AnchorConfig, seed: int) -> None:
+    def __init__(self, base: LanguageModel, config: AnchorConfig, seed: int, processes: ProcessGroup = ALONE) -> None:
         self.config = config
+        self.processes = processes
         self.seed = seed
         head = base.head.detached()
         self._head = Head(head.weight.clone(), None if head.bias is None else head.bias.clone())
-        self._rows = draw_rows(base, config, seed)
+        self._rows = draw_rows(base, config, seed, processes)
 
     def backward(self, student: LanguageModel, step: int, microbatch_tokens: int) -> float:
-        """Adds the anchor's gradient for a step (0-based), and returns its mean KL(base‖student) a token."""
+        """Adds the anchor's gradient for a step (0-based).
+
+        Returns:
+            This process's part of the mean KL(base‖student) a token, in nats.
+        """
         picked = batch_indices(len(self._rows), self.config.rows, step, self.seed)
-        rows = [self._rows[index] for index in picked]
+        rows = [self._rows[index] for index in self.processes.share(picked)]
         total = 0.0
         for group in microbatches([len(row.prompt) + len(row.completion) for row in rows], microbatch_tokens):
             members = [rows[index] for index in group]
             states = student_hidden(student, [row.prompt for row in members], [row.completion for row in members])
-            weights = sequence_weights([len(row.completion) for row in members], len(rows)) * self.config.weight
+            weights = sequence_weights([len(row.completion) for row in members], len(picked)) * self.config.weight
             base_states = torch.cat([row.hidden for row in members])
             output = distillation_loss(states, student.head, base_states, self._head, weights, LossConfig())
             output.loss.backward()
@@ -79,24 +88,29 @@ class Anchor:
 
 
 @torch.no_grad()
-def draw_rows(base: LanguageModel, config: AnchorConfig, seed: int) -> list[AnchorRow]:
+def draw_rows(base: LanguageModel, config: AnchorConfig, seed: int, processes: ProcessGroup = ALONE) -> list[AnchorRow]:
     """Has the base write `config.pool` user turns and answer them, at temperature 1."""
     opening, closing = user_turn(base)
-    rows: list[AnchorRow] = []
-    for first in range(0, config.pool, GROUP_ROWS):
+    groups: list[list[AnchorRow]] = []
+    decoder = make_decoder(base, config.max_new_tokens * 2 * math.ceil(config.pool / GROUP_ROWS))
+    for first in processes.share(range(0, config.pool, GROUP_ROWS)):
         numbers = range(first, min(first + GROUP_ROWS, config.pool))
         sampling = Sampling(config.max_new_tokens, temperature=1.0)
         openers = [base.tokenizer(OPENERS[n % len(OPENERS)], add_special_tokens=False)["input_ids"] for n in numbers]
         begun = [(*opening, *opener) for opener in openers]
-        turns = sample(base, prefill(base, begun), sampling, [row_seed(seed, -1, n) for n in numbers])
+        turns = sample(FreshPrompts(decoder, begun), sampling, [row_seed(seed, -1, n) for n in numbers])
         asked = [
             (*start, *(token for token in turn.ids if token not in base.stop_ids), *closing)
             for start, turn in zip(begun, turns, strict=True)
         ]
-        answers = sample(base, prefill(base, asked), sampling, [row_seed(seed, -2, n) for n in numbers])
-        for prompt, answer in zip(asked, answers, strict=True):
-            rows.append(AnchorRow(prompt, answer.ids, student_hidden(base, [prompt], [answer.ids])))
-    return rows
+        answers = sample(FreshPrompts(decoder, asked), sampling, [row_seed(seed, -2, n) for n in numbers])
+        groups.append(
+            [
+                AnchorRow(prompt, answer.ids, student_hidden(base, [prompt], [answer.ids]))
+                for prompt, answer in zip(asked, answers, strict=True)
+            ]
+        )
+    return [row for group in processes.merged(processes.gather(groups)) for row in group]
 
 
 def user_turn(model: LanguageModel) -> tuple[list[int], list[int]]:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+from selftaught.processes import ProcessGroup
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,16 @@ def _epoch_order(num_items: int, epoch: int, seed: int) -> list[int]:
     order = list(range(num_items))
     random.Random(f"order/{seed}/{epoch}").shuffle(order)
     return order
+
+
+def dealt(indices: Sequence[int], processes: ProcessGroup) -> list[int]:
+    """The places in a batch that are this process's: as many as others have, and mostly the same rows each time.
+
+    So what a process keeps of a row is of use again, and copies of a row are together.
+    """
+    size, rank = processes.size, processes.rank
+    order = sorted(range(len(indices)), key=lambda place: (indices[place] % size, indices[place], place))
+    return order[len(order) * rank // size : len(order) * (rank + 1) // size]
 
 
 def row_seed(seed: int, stream: int | str, row: int) -> int:

@@ -12,12 +12,14 @@ from typing import Any
 from selftaught.config import LearnConfig
 from selftaught.files import whole_directory, write_text
 from selftaught.models.adapters import trainable
+from selftaught.models.fast_decoder import make_decoder
 from selftaught.models.load import LanguageModel, load_model
-from selftaught.models.prefill import prefill
+from selftaught.models.prefill import FreshPrompts
 from selftaught.models.teacher import TeacherModel
+from selftaught.processes import ALONE, ProcessGroup
 from selftaught.rollout.sampler import Sampling
 from selftaught.rollout.torch_sampler import sample
-from selftaught.runtime import release_memory
+from selftaught.runtime import peak_memory_gib, release_memory
 from selftaught.train.anchor import Anchor
 from selftaught.train.batch import TrainRow, batch_indices
 from selftaught.train.checkpoint import latest_checkpoint, save_checkpoint
@@ -46,7 +48,7 @@ class StepReport:
         completion_tokens: mean length of the completions learned from.
         anchor_nats: KL(base‖student) a token on the anchor's rows; None without an anchor.
         ended_share: share of rollouts that ended by themselves.
-        seconds: training time so far, evaluations and checkpoints left out.
+        seconds: training time so far, the anchor's rows included, evaluations and checkpoints left out.
         tokens: completion tokens learned from so far.
         sample_id: the first row, followed through the run.
         sample: the student's present answer to it, every `SAMPLE_EVERY` steps, else None.
@@ -76,6 +78,7 @@ class RunRecord:
     curve: list[dict[str, Any]] = field(default_factory=list)
     seconds: float = 0.0
     tokens: int = 0
+    peak_memory_gib: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -83,9 +86,9 @@ class Callbacks:
     """What the loop calls.
 
     Attributes:
-        on_step: after every step.
-        on_evaluate: every `evaluate_every` steps before the last, with the student; what it returns is
-            appended to the record's curve beside the step and the seconds.
+        on_step: after every step, in the first process.
+        on_evaluate: every `evaluate_every` steps before the last, with the student, in every process; what
+            it returns is appended to the record's curve beside the step and the seconds.
     """
 
     on_step: Callable[[StepReport], None] = lambda report: None
@@ -98,6 +101,7 @@ def train(
     config: LearnConfig,
     checkpoints: Path | None = None,
     callbacks: Callbacks | None = None,
+    processes: ProcessGroup = ALONE,
 ) -> tuple[LanguageModel, RunRecord]:
     """Teaches a model, from its start or from the newest checkpoint in `checkpoints`.
 
@@ -107,6 +111,8 @@ def train(
         config: of the run.
         checkpoints: folder for checkpoints; None keeps none.
         callbacks: who watches.
+        processes: who train it together; all must call this. The result is that of one process, up to
+            rounding; with as many processes it is the same bit for bit.
 
     Returns:
         The taught model, in its compute type, and the run's record.
@@ -119,60 +125,89 @@ def train(
     student = load_model(source, dtype=config.dtype, masters=True)
     config, rows = prepare(examples, student, config)
     student = trainable(student, config)
-    optimizer = Optimizer(student, config)
-    sdft = _Sdft(student, optimizer, rows, config) if config.method == "sdft" else None
-    record, first = RunRecord(), 0
-    if checkpoints is not None and (found := latest_checkpoint(checkpoints)) is not None:
-        optimizer.load_state(found.tensors)
-        if sdft is not None:
-            sdft.teacher.load_state(found.tensors)
-        record, first = RunRecord(**found.records), found.step
-
+    optimizer = Optimizer(student, config, processes)
+    release_memory()  # the weights as they were loaded
+    started = time.perf_counter()
+    sdft = SdftParts(student, optimizer, rows, config, processes) if config.method == "sdft" else None
+    record = RunRecord(seconds=time.perf_counter() - started)
+    first = 0
+    if checkpoints is not None and (found := _restored(checkpoints, optimizer, sdft)) is not None:
+        record, first = found
     release_memory()
     for step in range(first, config.total_steps):
         started = time.perf_counter()
-        indices = batch_indices(len(rows), config.batch_size, step, config.seed)
+        indices = batch_indices(len(rows), config.rows_a_step, step, config.seed)
         # ------------------------------------------------------------------ the one training step
         if sdft is not None:
             output = sdft_step(
-                student, sdft.teacher, sdft.rollouts, optimizer, rows, indices, config, step, sdft.anchor
+                student, sdft.teacher, sdft.rollouts, optimizer, rows, indices, config, step, sdft.anchor, processes
             )
         else:
-            output = sft_step(student, optimizer, [rows[index] for index in indices], config, step)
+            output = sft_step(student, optimizer, [rows[index] for index in indices], config, step, processes)
         # -----------------------------------------------------------------------------------------
         record.seconds += time.perf_counter() - started
         record.tokens += output.num_tokens
-        report = _report(student, rows, output, config, step, record)
-        record.steps.append({"step": report.step, "loss": report.loss, "gap_nats": report.gap_nats})
-        callbacks.on_step(report)
         done = step + 1
+        record.steps.append({"step": done, "loss": output.loss, "gap_nats": output.gap_nats})
+        if processes.first:
+            callbacks.on_step(_report(student, rows, output, config, step, record))
         due = config.evaluate_every and done % config.evaluate_every == 0 and done < config.total_steps
         if callbacks.on_evaluate is not None and due:
             values = callbacks.on_evaluate(student, done)
             record.curve.append({"step": done, "seconds": round(record.seconds, 2), **values})
             release_memory()
-        if checkpoints is not None and (done % config.checkpoint_every == 0 or done == config.total_steps):
+        due = done % config.checkpoint_every == 0 or done == config.total_steps
+        if checkpoints is not None and due:
             tensors = {**optimizer.state(), **(sdft.teacher.state() if sdft is not None else {})}
-            save_checkpoint(checkpoints, done, tensors, asdict(record), config.keep_checkpoints)
+            if processes.first:
+                save_checkpoint(checkpoints, done, tensors, asdict(record), config.keep_checkpoints)
+            processes.wait()  # the tensors are shared, and the next step changes them
+    record.peak_memory_gib = processes.sum(peak_memory_gib()) + processes.shared_bytes / 2**30
+    optimizer.close()
     return student, record
 
 
-class _Sdft:
-    """What self-distillation needs beside the student: all of it made from the untaught model."""
+def _restored(checkpoints: Path, optimizer: Optimizer, sdft: SdftParts | None) -> tuple[RunRecord, int] | None:
+    """Goes back to the newest checkpoint; what had been reported by then, and the number of steps done."""
+    found = latest_checkpoint(checkpoints)
+    if found is None:
+        return None
+    optimizer.load_state(found.tensors)
+    if sdft is not None:
+        sdft.teacher.load_state(found.tensors)
+    return RunRecord(**found.records), found.step
+
+
+class SdftParts:
+    """What self-distillation needs beside the student: all of it made from the untaught model.
+
+    Args:
+        student: the model to teach, its weights already the optimiser's.
+        optimizer: of the student.
+        rows: all rows that are taught.
+        config: resolved.
+        processes: who train it together.
+    """
 
     def __init__(
-        self, student: LanguageModel, optimizer: Optimizer, rows: Sequence[TrainRow], config: LearnConfig
+        self,
+        student: LanguageModel,
+        optimizer: Optimizer,
+        rows: Sequence[TrainRow],
+        config: LearnConfig,
+        processes: ProcessGroup,
     ) -> None:
-        self.teacher = TeacherModel(student, config.teacher, config.prefix_cache_mib << 20)
+        self.teacher = TeacherModel(
+            student, config.teacher, (config.prefix_cache_mib << 20) // processes.size, processes
+        )
         self.teacher.start(student, optimizer.masters)
-        self.rollouts = Rollouts(student, self.teacher, rows, config)
-        self.anchor = Anchor(student, config.anchor, config.seed) if config.anchor.rows else None
+        self.rollouts = Rollouts(student, self.teacher, rows, config, processes)
+        self.anchor = Anchor(student, config.anchor, config.seed, processes) if config.anchor.rows else None
 
 
 def _report(
     student: LanguageModel, rows: list[TrainRow], output: StepOutput, config: LearnConfig, step: int, record: RunRecord
 ) -> StepReport:
-    rollouts = output.completions
     shown = step % SAMPLE_EVERY == 0 or step + 1 == config.total_steps
     return StepReport(
         step=step + 1,
@@ -181,10 +216,10 @@ def _report(
         gap_nats=output.gap_nats,
         grad_norm=output.grad_norm,
         learning_rate=learning_rate(config, step),
-        teacher_share=teacher_share(config, step) if rollouts else 0.0,
+        teacher_share=teacher_share(config, step) if config.method == "sdft" else 0.0,
         completion_tokens=output.num_tokens / config.batch_size,
         anchor_nats=output.anchor_nats,
-        ended_share=sum(c.ended for c in rollouts) / len(rollouts) if rollouts else 1.0,
+        ended_share=output.num_ended / config.batch_size,
         seconds=record.seconds,
         tokens=record.tokens,
         sample_id=rows[0].id,
@@ -194,7 +229,8 @@ def _report(
 
 def _answer(student: LanguageModel, row: TrainRow, config: LearnConfig) -> str:
     """What the student says to a row now, at its likeliest: drawing it changes nothing in the run."""
-    (completion,) = sample(student, prefill(student, [row.prompt]), Sampling(config.completion_limit, temperature=0.0))
+    prompt = FreshPrompts(make_decoder(student), [row.prompt])
+    (completion,) = sample(prompt, Sampling(config.completion_limit, temperature=0.0))
     text: str = student.tokenizer.decode(completion.ids, skip_special_tokens=True)
     return text.strip()
 

@@ -11,13 +11,19 @@ from selftaught.losses.distillation import cross_entropy_loss, sequence_weights
 from selftaught.models.batching import microbatches
 from selftaught.models.load import LanguageModel
 from selftaught.models.score import student_hidden
+from selftaught.processes import ALONE, ProcessGroup
 from selftaught.train.batch import TrainRow
 from selftaught.train.optim import Optimizer
 from selftaught.train.step import StepOutput, check_finite
 
 
 def sft_step(
-    student: LanguageModel, optimizer: Optimizer, rows: Sequence[TrainRow], config: LearnConfig, step: int
+    student: LanguageModel,
+    optimizer: Optimizer,
+    rows: Sequence[TrainRow],
+    config: LearnConfig,
+    step: int,
+    processes: ProcessGroup = ALONE,
 ) -> StepOutput:
     """Raises the likelihood of each row's demonstration.
 
@@ -29,21 +35,22 @@ def sft_step(
         rows: the step's batch; `row.target` is learned.
         config: of the run.
         step: 0-based.
+        processes: who share the batch; each does the same with its own rows of it.
 
     Raises:
         TrainingError: the loss or its gradient is not finite; no weight has been changed.
     """
-    loss, nats = 0.0, 0.0
+    loss, nats, num_rows, rows = 0.0, 0.0, len(rows), processes.share(rows)
     for group in microbatches([len(row.prompt) + len(row.target) for row in rows], config.microbatch_tokens):
         targets = [rows[index].target for index in group]
         states = student_hidden(student, [rows[index].prompt for index in group], targets)  # [N, H]
         packed = torch.tensor([token for target in targets for token in target], device=states.device)  # [N]
-        weights = sequence_weights([len(target) for target in targets], len(rows))
+        weights = sequence_weights([len(target) for target in targets], num_rows)
         output = cross_entropy_loss(states, student.head, packed, weights, config.loss.chunk_tokens)
         output.loss.backward()
         loss += output.loss.item()
         nats += output.nats.sum().item()
+    loss, nats, num_tokens = processes.sum(loss, nats, sum(len(row.target) for row in rows))
     check_finite(loss, step)
     grad_norm = optimizer.step(step)
-    num_tokens = sum(len(row.target) for row in rows)
-    return StepOutput(loss, nats / num_tokens, grad_norm, [], num_tokens)
+    return StepOutput(loss, nats / num_tokens, grad_norm, num_tokens, num_rows)

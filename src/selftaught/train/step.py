@@ -18,7 +18,7 @@ from selftaught.models.batching import microbatches
 from selftaught.models.load import LanguageModel
 from selftaught.models.score import student_hidden
 from selftaught.models.teacher import TeacherModel
-from selftaught.rollout.sampler import Completion
+from selftaught.processes import ALONE, ProcessGroup
 from selftaught.train.anchor import Anchor
 from selftaught.train.batch import TrainRow
 from selftaught.train.optim import Optimizer
@@ -34,16 +34,16 @@ class StepOutput:
         gap_nats: mean divergence a token between teacher and student, before clipping (SDFT); for SFT
             the mean negative log-likelihood.
         grad_norm: before clipping.
-        completions: what was learned from.
         num_tokens: completion tokens learned from.
+        num_ended: rollouts that ended by themselves (SDFT), else all rows.
         anchor_nats: KL(base‖student) a token on the anchor's rows; None without an anchor.
     """
 
     loss: float
     gap_nats: float
     grad_norm: float
-    completions: list[Completion]
     num_tokens: int
+    num_ended: int
     anchor_nats: float | None = None
 
 
@@ -57,6 +57,7 @@ def sdft_step(
     config: LearnConfig,
     step: int,
     anchor: Anchor | None = None,
+    processes: ProcessGroup = ALONE,
 ) -> StepOutput:
     """Moves the student, token by token, towards the teacher's distribution over sampled answers.
 
@@ -66,23 +67,26 @@ def sdft_step(
         rollouts: draws the student's answers and has the teacher score them.
         optimizer: holds the student's masters.
         rows: all rows that are taught.
-        indices: the step's batch among them.
+        indices: the step's rows among them; each gets `rollout.per_prompt` completions.
         config: of the run.
         step: 0-based.
         anchor: holds the student to the base model on other prompts; None does not.
+        processes: who share the batch; each does the same with its own rows of it.
 
     Raises:
         TrainingError: the loss or its gradient is not finite; no weight has been changed.
     """
     # 1. sample: the student answers on its own; the teacher scores every token of the answer
+    indices = [index for index in indices for _ in range(config.rollout.per_prompt)]
     drawn = rollouts.draw(indices, step)
-    prompts = [rows[index].prompt for index in indices]
+    prompts = [rows[rollout.row].prompt for rollout in drawn]
     answers = [rollout.completion.ids for rollout in drawn]
     with teacher.active() as teacher_model:
         teacher_head = teacher_model.head.detached()
 
     loss, nats = 0.0, 0.0
-    for group in microbatches([len(p) + len(a) for p, a in zip(prompts, answers)], config.microbatch_tokens):
+    lengths = [len(prompt) + len(answer) for prompt, answer in zip(prompts, answers)]
+    for group in microbatches(lengths, config.microbatch_tokens, prompts if config.rollout.per_prompt > 1 else None):
         # 2. the student scores the same tokens, without the demonstration
         group_answers = [answers[row] for row in group]
         student_states = student_hidden(student, [prompts[row] for row in group], group_answers)  # [N, H]
@@ -94,15 +98,15 @@ def sdft_step(
         output.loss.backward()
         loss += output.loss.item()
         nats += output.nats.sum().item()
-    anchor_nats = anchor.backward(student, step, config.microbatch_tokens) if anchor is not None else None
-    check_finite(loss + (anchor_nats or 0.0), step)
+    anchor_nats = anchor.backward(student, step, config.microbatch_tokens) if anchor is not None else 0.0
+    num_tokens, num_ended = sum(map(len, answers)), sum(rollout.completion.ended for rollout in drawn)
+    loss, nats, anchor_nats, num_tokens, num_ended = processes.sum(loss, nats, anchor_nats, num_tokens, num_ended)
+    check_finite(loss + anchor_nats, step)
 
     # 4. optimiser and teacher update
     grad_norm = optimizer.step(step)
     teacher.update(student, optimizer.masters)
-    num_tokens = sum(map(len, answers))
-    completions = [rollout.completion for rollout in drawn]
-    return StepOutput(loss, nats / num_tokens, grad_norm, completions, num_tokens, anchor_nats)
+    return StepOutput(loss, nats / num_tokens, grad_norm, num_tokens, num_ended, anchor_nats if anchor else None)
 
 
 def check_finite(loss: float, step: int) -> None:

@@ -6,7 +6,17 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_run import LORA, make_student, make_teacher, run_step, same_prompts, shake, tiny_config, weights_of
+from tiny_run import (
+    LORA,
+    gradients_of,
+    make_student,
+    make_teacher,
+    run_step,
+    same_prompts,
+    shake,
+    tiny_config,
+    weights_of,
+)
 
 from selftaught.config import AnchorConfig
 from selftaught.losses.divergence import divergence
@@ -54,8 +64,7 @@ def test_the_base_itself_is_at_anchor(sharp_model: Path, weights: object) -> Non
     anchor = Anchor(student, CONFIG, 0)
     assert abs(anchor.backward(student, 0, 512)) < 1e-5
     optimizer.step(0)
-    norm = torch.stack([g.norm() for g in optimizer.gradients[0].values()]).norm()
-    assert norm < 1e-3
+    assert sum(float(g.square().sum()) for g in optimizer.gradients[0].values()) ** 0.5 < 1e-3
 
 
 @pytest.mark.parametrize("weight", [1.0, 2.5])
@@ -77,10 +86,10 @@ def test_value_and_gradient_equal_a_plain_reference(sharp_model: Path, base: Lan
     (weight * total).backward()
     assert value == pytest.approx(total.item(), rel=1e-3), "what is reported does not depend on the weight"
     assert value > 0.01
+    gradients = gradients_of(optimizer)
     for name, p in reference.model.named_parameters():
-        gradient = optimizer.masters[name].grad
-        assert p.grad is not None and gradient is not None
-        torch.testing.assert_close(gradient, p.grad, rtol=1e-3, atol=1e-3 * p.grad.abs().max().item())
+        assert p.grad is not None
+        torch.testing.assert_close(gradients[name], p.grad, rtol=1e-3, atol=1e-3 * p.grad.abs().max().item())
 
 
 def test_it_keeps_holding_to_the_base_when_the_head_moves(sharp_model: Path) -> None:

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from selftaught.models.batching import microbatches
-from selftaught.train.batch import batch_indices, row_seed
+from selftaught.processes import ProcessGroup
+from selftaught.train.batch import batch_indices, dealt, row_seed
 
 
 @settings(max_examples=60, deadline=None)
@@ -64,3 +65,43 @@ def test_microbatches_group_rows_alike_in_length(lengths: list[int], bound: int)
         assert low >= high, "groups go from long rows to short ones"
     merged = [max(lengths[r] for r in a) * (len(a) + 1) for a in groups[:-1]]
     assert all(size > bound for size in merged), "a group is closed only when one more row would not fit"
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    rows=st.lists(st.tuples(st.integers(1, 50), st.sampled_from("abc")), max_size=30),
+    bound=st.integers(1, 120),
+)
+def test_rows_that_are_to_be_apart_share_no_group(rows: list[tuple[int, str]], bound: int) -> None:
+    lengths, prompts = [length for length, _ in rows], [prompt for _, prompt in rows]
+    groups = microbatches(lengths, bound, prompts)
+    assert sorted(row for group in groups for row in group) == list(range(len(rows)))
+    for group in groups:
+        assert len({prompts[row] for row in group}) == 1
+        assert max(lengths[row] for row in group) * len(group) <= bound or len(group) == 1
+    for prompt in set(prompts):  # each as if it were alone
+        own = [row for row in range(len(rows)) if prompts[row] == prompt]
+        alone = [[own[row] for row in group] for group in microbatches([lengths[row] for row in own], bound)]
+        assert [group for group in groups if prompts[group[0]] == prompt] == alone
+
+
+@settings(max_examples=100, deadline=None)
+@given(indices=st.lists(st.integers(0, 20), max_size=30), size=st.integers(1, 6))
+def test_a_batch_is_dealt_evenly_and_whole(indices: list[int], size: int) -> None:
+    hands = [dealt(indices, ProcessGroup(rank, size)) for rank in range(size)]
+    assert sorted(place for hand in hands for place in hand) == list(range(len(indices)))
+    assert max(map(len, hands)) - min(map(len, hands)) <= 1
+    for hand in hands:  # copies of a row lie side by side
+        rows = [indices[place] for place in hand]
+        assert sum(a != b for a, b in itertools.pairwise(rows)) == max(len(set(rows)) - 1, 0)
+
+
+def test_a_row_mostly_goes_to_the_same_process() -> None:
+    owners: list[list[int]] = [[] for _ in range(48)]
+    for step in range(30):  # ten epochs
+        indices = batch_indices(48, 16, step, 0)
+        for rank in range(2):
+            for place in dealt(indices, ProcessGroup(rank, 2)):
+                owners[indices[place]].append(rank)
+    stayed = sum(max(ranks.count(0), ranks.count(1)) for ranks in owners)
+    assert stayed > 0.8 * 48 * 10, "at random it would be 0.62"

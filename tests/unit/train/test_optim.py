@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import math
+import weakref
 from pathlib import Path
 
 import pytest
 import torch
+from tiny_run import LORA, gradients_of, make_student, tiny_config
 from torch import Tensor, nn
 
 from selftaught.config import LearnConfig
@@ -91,20 +94,19 @@ def test_equals_plain_adamw_on_a_float32_model(decay: float) -> None:
 
 def test_a_step_clears_the_gradients() -> None:
     for dtype in (torch.float32, torch.bfloat16):
-        model = network(dtype)
-        optimizer = Optimizer(model, config())
+        model, fresh = network(dtype), network(dtype)
+        optimizer = Optimizer(model, config(learning_rate=1e-30))  # the weights stay as they are
         backward(model, data())
         optimizer.step(0)
-        for p in [*model.model.parameters(), *optimizer.masters.values()]:
-            assert p.grad is None or not p.grad.any()
-        backward(model, data())
-        first = {name: p.grad.clone() for name, p in optimizer.masters.items() if p.grad is not None}
-        for group in optimizer.masters.values():
-            group.grad = None
-        backward(model, data())
-        for name, master in optimizer.masters.items():
-            assert master.grad is not None
-            assert torch.equal(master.grad, first[name]), "what an earlier step summed is forgotten"
+        assert not gradients_of(optimizer)
+        assert all(weight.grad is None for weight in model.model.parameters()), "summed and dropped"
+        other = Optimizer(fresh, config())
+        for each in (model, fresh):
+            backward(each, data())
+        found, expected = gradients_of(optimizer), gradients_of(other)
+        assert found.keys() == expected.keys() == optimizer.masters.keys()
+        for name, gradient in expected.items():
+            assert torch.equal(found[name], gradient), "what an earlier step summed is forgotten"
 
 
 def test_masters_are_float32_and_small_updates_add_up() -> None:
@@ -161,8 +163,9 @@ def test_gradients_are_summed_in_float32() -> None:
     small = 2.0**-12  # vanishes beside 1 in bfloat16
     for factor in (1.0, small, small):
         (factor * layer.weight).sum().backward()
-    assert master.grad is not None
-    assert torch.equal(master.grad, torch.full((2, 2), 1 + 2 * small))
+    (gradient,) = gradients_of(optimizer).values()
+    assert master.dtype == gradient.dtype == torch.float32
+    assert torch.equal(gradient, torch.full((2, 2), 1 + 2 * small))
     assert layer.weight.grad is None
 
 
@@ -174,10 +177,10 @@ def test_micro_batches_equal_one_batch(dtype: torch.dtype) -> None:
     for rows in data(12).split(3):
         backward(parts, rows, share=0.25)
     tolerance = 1e-6 if dtype == torch.float32 else 2e-2
-    for name, master in one.masters.items():
-        a, b = master.grad, many.masters[name].grad
-        assert a is not None and b is not None and a.dtype == torch.float32
-        torch.testing.assert_close(a, b, rtol=tolerance, atol=tolerance)
+    found, expected = gradients_of(many), gradients_of(one)
+    assert found.keys() == expected.keys() == one.masters.keys()
+    for name, gradient in expected.items():
+        torch.testing.assert_close(found[name], gradient, rtol=tolerance, atol=tolerance)
     assert one.step(0) == pytest.approx(many.step(0), rel=10 * tolerance)
 
 
@@ -219,7 +222,7 @@ def test_a_state_goes_round_bit_for_bit(dtype: torch.dtype) -> None:
             backward(each, data())
             opt.step(step)
     final, again = optimizer.state(), resumed.state()
-    assert final.keys() == again.keys() and len(final) == 4 * len(optimizer.masters)
+    assert final.keys() == again.keys() and len(final) == 1 + 3 * len(optimizer.masters)
     assert all(torch.equal(final[name], again[name]) for name in final)
     assert all(torch.equal(p, q) for p, q in zip(model.model.parameters(), other.model.parameters(), strict=True))
 
@@ -231,3 +234,37 @@ def test_a_state_before_the_first_step_goes_round() -> None:
     assert all(torch.equal(a, other.masters[name]) for name, a in optimizer.masters.items())
     backward(model, data())
     assert other.step(0) > 0
+
+
+def test_a_closed_optimizer_leaves_the_model_to_others() -> None:
+    model = network()
+    optimizer = Optimizer(model, config())
+    backward(model, data())
+    assert optimizer.step(0) > 0
+    optimizer.close()
+    memory = weakref.ref(optimizer._gradients)
+    backward(model, data())
+    assert all((weight.grad is not None) == weight.requires_grad for weight in model.model.parameters())
+    assert not gradients_of(optimizer)
+    del optimizer
+    gc.collect()
+    assert memory() is None, "gradients' memory is free although the model lives on"
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("weights", [{"kind": "full"}, LORA], ids=lambda w: w["kind"])
+def test_a_state_names_every_trained_weight_in_its_shape(sharp_model: Path, weights: object, dtype: str) -> None:
+    student, optimizer, _, _ = make_student(sharp_model, tiny_config(weights=weights, dtype=dtype))
+    trained = {name: weight for name, weight in student.model.named_parameters() if weight.requires_grad}
+    assert optimizer.masters.keys() == trained.keys()
+    state = optimizer.state()
+    parts = ("master", "exp_avg", "exp_avg_sq")
+    assert state.keys() == {"adamw.step", *(f"{part}.{name}" for part in parts for name in trained)}
+    for name, weight in trained.items():
+        assert torch.equal(weight, optimizer.masters[name].to(weight.dtype))
+        for part in parts:
+            assert state[f"{part}.{name}"].shape == weight.shape
+            assert state[f"{part}.{name}"].dtype == torch.float32
+    assert {weight.dtype for weight in student.model.parameters()} == {student.dtype}
+    pieces = {weight.untyped_storage().data_ptr() for weight in trained.values()}
+    assert len(pieces) == 1, "one piece of memory, that several processes can see"

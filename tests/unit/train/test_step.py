@@ -8,14 +8,13 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_run import LORA, make_student, make_teacher, run_step, same_prompts, tiny_config, weights_of
+from tiny_run import LORA, Drawn, make_student, make_teacher, run_step, same_prompts, tiny_config, weights_of
 from torch import Tensor
 
 from selftaught.errors import TrainingError
 from selftaught.losses.divergence import divergence
 from selftaught.models.load import LanguageModel, load_model
 from selftaught.train.batch import TrainRow
-from selftaught.train.rollouts import Rollouts, teacher_share
 from selftaught.train.sft import sft_step
 from selftaught.train.step import check_finite
 
@@ -46,26 +45,57 @@ def test_loss_and_gradient_equal_a_plain_reference(sharp_model: Path, name: Any,
     config = tiny_config(loss={"divergence": name, "support": support, "skip_tokens": 1, "chunk_tokens": 3})
     student, optimizer, config, rows = make_student(sharp_model, config)
     teacher = make_teacher(student, optimizer, config)
-    output = run_step(student, teacher, optimizer, rows, config)
+    drawn = Drawn(student, teacher, rows, config)
+    output = run_step(student, teacher, optimizer, rows, config, rollouts=drawn)
 
     base = load_model(sharp_model, dtype="float32")  # the student before the step
     total = torch.zeros(())
     nats, number = 0.0, 0
-    for row, completion in zip(rows, output.completions, strict=True):
+    assert sorted(rollout.row for rollout in drawn.last) == [0, 1, 2, 3]
+    for rollout in drawn.last:
+        row, ids = rows[rollout.row], rollout.completion.ids
         with torch.no_grad():
-            teacher_logits = full_logits(base, row.teacher_prompt, completion.ids)
-        values = divergence(name, teacher_logits, full_logits(base, row.prompt, completion.ids), config.loss.support)
+            teacher_logits = full_logits(base, row.teacher_prompt, ids)
+        values = divergence(name, teacher_logits, full_logits(base, row.prompt, ids), config.loss.support)
         total = total + values[min(1, len(values) - 1) :].mean() / len(rows)
         nats, number = nats + values.detach().sum().item(), number + len(values)
     total.backward()
     assert output.loss == pytest.approx(total.item(), rel=1e-4)
     assert output.gap_nats == pytest.approx(nats / number, rel=1e-4)
     assert output.num_tokens == number
+    assert output.num_ended == sum(rollout.completion.ended for rollout in drawn.last)
     gradients = {key: p.grad for key, p in base.model.named_parameters() if p.grad is not None}
     assert_close(optimizer.gradients[0], gradients)
     assert output.grad_norm == pytest.approx(
         torch.stack([g.norm() for g in gradients.values()]).norm().item(), rel=1e-4
     )
+
+
+@pytest.mark.parametrize("size", [32, 4096])
+@pytest.mark.parametrize("share", [0.0, 0.5])
+def test_several_completions_of_each_prompt_weigh_alike(sharp_model: Path, share: float, size: int) -> None:
+    rollout = {"max_new_tokens": 6, "teacher_share": share, "temperature": 1.0, "per_prompt": 3}
+    config = tiny_config(batch_size=12, rollout=rollout, microbatch_tokens=size)
+    student, optimizer, config, rows = make_student(sharp_model, config)
+    teacher = make_teacher(student, optimizer, config)
+    drawn = Drawn(student, teacher, rows, config)
+    output = run_step(student, teacher, optimizer, rows, config, rollouts=drawn)
+    assert len(drawn.last) == 12
+    for row in range(4):
+        copies = [one.completion.ids for one in drawn.last if one.row == row]
+        assert len(copies) == 3 and len(set(copies)) > 1, "each is drawn by itself"
+
+    base = load_model(sharp_model, dtype="float32")
+    total = torch.zeros(())
+    for one in drawn.last:
+        row, ids = rows[one.row], one.completion.ids
+        with torch.no_grad():
+            teacher_logits = full_logits(base, row.teacher_prompt, ids)
+        total = total + divergence("forward_kl", teacher_logits, full_logits(base, row.prompt, ids)).mean() / 12
+    total.backward()
+    assert output.loss == pytest.approx(total.item(), rel=1e-4)
+    assert output.num_tokens == sum(len(one.completion.ids) for one in drawn.last)
+    assert_close(optimizer.gradients[0], {n: p.grad for n, p in base.model.named_parameters() if p.grad is not None})
 
 
 @pytest.mark.parametrize("teacher_kind", TEACHERS, ids=lambda t: t["kind"])
@@ -86,14 +116,17 @@ def test_a_teacher_that_sees_no_more_teaches_nothing(sharp_model: Path, weights:
 
 @pytest.mark.parametrize("weights", [FULL, LORA], ids=lambda w: w["kind"])
 def test_the_size_of_micro_batches_changes_nothing(sharp_model: Path, weights: Any) -> None:
-    found = []
+    found, answers = [], []
     for size in (32, 4096):
         config = tiny_config(microbatch_tokens=size, weights=weights)
         student, optimizer, config, rows = make_student(sharp_model, config)
-        output = run_step(student, make_teacher(student, optimizer, config), optimizer, rows, config)
+        teacher = make_teacher(student, optimizer, config)
+        drawn = Drawn(student, teacher, rows, config)
+        output = run_step(student, teacher, optimizer, rows, config, rollouts=drawn)
         found.append((output, optimizer.gradients[0], weights_of(student)))
+        answers.append([rollout.completion for rollout in drawn.last])
     (small, small_gradients, small_weights), (large, large_gradients, large_weights) = found
-    assert [c.ids for c in small.completions] == [c.ids for c in large.completions]
+    assert answers[0] == answers[1]
     assert small.loss == pytest.approx(large.loss, rel=1e-5)
     assert small.gap_nats == pytest.approx(large.gap_nats, rel=1e-5)
     assert_close(small_gradients, large_gradients)
@@ -109,8 +142,10 @@ def test_the_order_of_the_rows_changes_nothing(sharp_model: Path) -> None:
         config = tiny_config(rollout=rollout)
         student, optimizer, config, rows = make_student(sharp_model, config)
         teacher = make_teacher(student, optimizer, config)
-        output = run_step(student, teacher, optimizer, [rows[index] for index in order], config)
-        answers = {rows[index].id: c.ids for index, c in zip(order, output.completions, strict=True)}
+        rows = [rows[index] for index in order]
+        drawn = Drawn(student, teacher, rows, config)
+        output = run_step(student, teacher, optimizer, rows, config, rollouts=drawn)
+        answers = {rows[rollout.row].id: rollout.completion for rollout in drawn.last}
         found.append((answers, output.loss, optimizer.gradients[0]))
     assert found[0][0] == found[1][0]
     assert found[0][1] == pytest.approx(found[1][1], rel=1e-5)
@@ -158,61 +193,6 @@ def test_check_finite(loss: float) -> None:
     check_finite(0.0, 0)
     with pytest.raises(TrainingError, match="step 1"):
         check_finite(loss, 0)
-
-
-# ------------------------------------------------------------------------------------------ rollouts
-
-
-def test_the_teachers_share_falls_linearly_to_nothing() -> None:
-    config = tiny_config(steps=20, rollout={"teacher_share": 0.8, "teacher_share_end": 0.5})
-    shares = [teacher_share(config, step) for step in range(20)]
-    assert shares[:11] == pytest.approx([0.8 * (1 - step / 10) for step in range(11)])
-    assert shares[10:] == [0.0] * 10
-    assert teacher_share(tiny_config(steps=20, rollout={"teacher_share": 0.0}), 0) == 0.0
-    assert teacher_share(tiny_config(steps=20, rollout={"teacher_share": 1.0, "teacher_share_end": 0.0}), 0) == 0.0
-    forever = tiny_config(steps=20, rollout={"teacher_share": 1.0, "teacher_share_end": 1.0})
-    assert teacher_share(forever, 19) == pytest.approx(0.05)
-
-
-@pytest.mark.parametrize("teacher_kind", TEACHERS, ids=lambda t: t["kind"])
-@pytest.mark.parametrize(("share", "by_teacher"), [(0.0, 0), (0.5, 2), (1.0, 4)])
-def test_who_draws_is_who_is_asked(sharp_model: Path, share: float, by_teacher: int, teacher_kind: Any) -> None:
-    """Each completion's log-probabilities are those of the model and the prompt that drew it."""
-    config = tiny_config(rollout={"max_new_tokens": 6, "teacher_share": share}, teacher=teacher_kind)
-    student, optimizer, config, rows = make_student(sharp_model, config)
-    teacher = make_teacher(student, optimizer, config)
-    drawn = Rollouts(student, teacher, rows, config).draw([2, 0, 3, 1], 0)
-    for place, (index, rollout) in enumerate(zip([2, 0, 3, 1], drawn, strict=True)):
-        ids = rollout.completion.ids
-        prompt = rows[index].teacher_prompt if place < by_teacher else rows[index].prompt
-        with torch.no_grad():
-            expected = full_logits(student, prompt, ids).log_softmax(-1)
-            teachers = full_logits(student, rows[index].teacher_prompt, ids)
-        picked = expected.gather(-1, torch.tensor(ids)[:, None])[:, 0]
-        torch.testing.assert_close(torch.tensor(rollout.completion.logprobs), picked, rtol=1e-3, atol=1e-3)
-        torch.testing.assert_close(student.head(rollout.teacher_states).detach(), teachers, rtol=1e-3, atol=1e-3)
-
-
-def test_kept_draws_do_not_depend_on_the_step_that_first_needs_them(sharp_model: Path) -> None:
-    config = tiny_config(steps=40, batch_size=2, rollout={"max_new_tokens": 6, "teacher_share": 1.0})
-    student, optimizer, config, rows = make_student(sharp_model, config)
-    teacher = make_teacher(student, optimizer, config)
-    early, late = (Rollouts(student, teacher, rows, config) for _ in range(2))
-    first = {index: early.draw([index], 0)[0] for index in range(4)}
-    for index in (3, 1, 0, 2):  # four steps on, both draws of every row have had their turn
-        again, other = late.draw([index], 4)[0], late.draw([index], 2)[0]
-        assert again.completion == first[index].completion
-        assert torch.equal(again.teacher_states, first[index].teacher_states)
-        assert late.draw([index], 4)[0] is again, "kept, not drawn anew"
-        assert other.completion.ids != again.completion.ids
-
-
-def test_a_moving_teacher_draws_afresh(sharp_model: Path) -> None:
-    config = tiny_config(rollout={"max_new_tokens": 6, "teacher_share": 1.0}, teacher={"kind": "ema"}, steps=40)
-    student, optimizer, config, rows = make_student(sharp_model, config)
-    rollouts = Rollouts(student, make_teacher(student, optimizer, config), rows, config)
-    drawn = [tuple(r.completion.ids for r in rollouts.draw([0, 1, 2, 3], step)) for step in (0, 1, 0)]
-    assert drawn[0] == drawn[2] != drawn[1]
 
 
 # ----------------------------------------------------------------------------------------------- SFT

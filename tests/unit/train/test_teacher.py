@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 import torch
-from tiny_run import LORA, Recorder, make_student, run_step, shake, tiny_config, weights_of
+from tiny_run import LORA, Recorder, make_student, refresh, run_step, shake, tiny_config, weights_of
 
 from selftaught.config import EmaTeacher, FrozenTeacher, LiveTeacher, Teacher
+from selftaught.models.decoder import KeysValues, NewTokens
+from selftaught.models.fast_decoder import FastDecoder
 from selftaught.models.load import LanguageModel, load_model
 from selftaught.models.teacher import TeacherModel
 
@@ -36,7 +39,7 @@ def make(folder: Path, teacher: Teacher, **values: object) -> tuple[LanguageMode
 def move(student: LanguageModel, optimizer: Recorder, teacher: TeacherModel, seed: int, scale: float = 0.05) -> None:
     """What a step does to the weights, only larger."""
     shake(optimizer.masters, seed, scale)
-    optimizer._refresh()
+    refresh(optimizer)
     teacher.update(student, optimizer.masters)
 
 
@@ -125,17 +128,52 @@ def test_ema_with_adapters_averages_the_merged_weights(sharp_model: Path) -> Non
     assert moved > 0.01, "the average is not just the student"
 
 
-def test_only_a_moving_teacher_forgets_its_prefills(sharp_model: Path) -> None:
-    kinds: list[tuple[Teacher, bool]] = [(FrozenTeacher(), True), (EmaTeacher(), False), (LiveTeacher(), False)]
-    for kind, kept in kinds:
-        student, optimizer, teacher = make(sharp_model, kind)
-        prompt = [3, 4, 5]
-        with teacher.active():
-            old = teacher.prefills.get([prompt]).last_hidden
-        move(student, optimizer, teacher, 1)
-        assert (teacher.prefills.used_bytes > 0) == kept
-        with teacher.active():
-            assert torch.equal(teacher.prefills.get([prompt]).last_hidden, old) == kept
+def last_state(teacher: TeacherModel, prompt: Sequence[int]) -> torch.Tensor:
+    with teacher.active():
+        prompts = teacher.prompts([prompt])
+        return prompts.load(prompts.decoder.new_cache(1, len(prompt)), 0, [0])[0]
+
+
+KINDS: list[Teacher] = [FrozenTeacher(), EmaTeacher(), LiveTeacher()]
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda k: k.kind)
+@pytest.mark.parametrize("weights", [{"kind": "full"}, LORA], ids=lambda w: w["kind"])
+def test_only_a_frozen_teacher_keeps_its_prompts(
+    sharp_model: Path, kind: Teacher, weights: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And whatever the teacher is, its prompts are run with its weights of that moment."""
+    student, optimizer, teacher = make(sharp_model, kind, weights=weights)
+    prompt = [3, 4, 5, 6]
+    runs: list[int] = []
+    plain = FastDecoder.extend
+
+    def counted(self: FastDecoder, cache: KeysValues, new: NewTokens, first_row: int = 0) -> torch.Tensor:
+        runs.append(len(new.ids))
+        return plain(self, cache, new, first_row)
+
+    monkeypatch.setattr(FastDecoder, "extend", counted)
+    old = last_state(teacher, prompt)
+    move(student, optimizer, teacher, 1, 0.3)
+    new = last_state(teacher, prompt)
+    assert torch.equal(new, old) == teacher.frozen
+    assert runs == ([4] if teacher.frozen else [4, 4])
+    for state in (new, last_state(teacher, prompt)):
+        with torch.no_grad(), teacher.active() as model:
+            expected = model.hidden_states(torch.tensor([prompt])).last_hidden_state[0, -1]
+        torch.testing.assert_close(state, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_frozen_teacher_keeps_no_more_than_it_may(sharp_model: Path) -> None:
+    student, optimizer, _, _ = make_student(sharp_model, tiny_config())
+    small, large = (TeacherModel(student, FrozenTeacher(), size) for size in (3000, 1 << 20))
+    for length in (70, 5, 30, 70):
+        prompt = [(7 * token) % 250 for token in range(length)]
+        assert torch.equal(last_state(small, prompt), last_state(large, prompt))
+        for teacher in (small, large):
+            assert teacher._store is not None
+            assert teacher._store.used_bytes <= teacher._store.max_bytes
+    assert optimizer.gradients == []
 
 
 @pytest.mark.parametrize("weights", [{"kind": "full"}, LORA], ids=lambda w: w["kind"])
@@ -144,9 +182,9 @@ def test_an_average_goes_round_bit_for_bit(sharp_model: Path, weights: object) -
     move(student, optimizer, teacher, 1)
     saved = {name: value.clone() for name, value in teacher.state().items()}
     _, _, other = make(sharp_model, EmaTeacher(rate=0.1), weights=weights, dtype="bfloat16")
-    other.prefills.get([[3, 4]])
+    last_state(other, [3, 4])
     other.load_state(saved)
-    assert other.prefills.used_bytes == 0
+    assert torch.equal(last_state(other, [3, 4]), last_state(teacher, [3, 4]))
     assert all(torch.equal(saved[name], value) for name, value in other.state().items())
     assert torch.equal(states(other), states(teacher))
     assert other.state().keys() == saved.keys() and saved

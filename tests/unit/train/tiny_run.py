@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,12 @@ import torch
 
 from selftaught.config import LearnConfig, parse_config
 from selftaught.models.adapters import trainable
-from selftaught.models.load import LanguageModel, load_model
+from selftaught.models.load import LanguageModel, flat_views, load_model
 from selftaught.models.teacher import TeacherModel
 from selftaught.train.anchor import Anchor
 from selftaught.train.batch import TrainRow
 from selftaught.train.optim import Optimizer
-from selftaught.train.rollouts import Rollouts
+from selftaught.train.rollouts import Rollout, Rollouts
 from selftaught.train.rows import prepare
 from selftaught.train.step import StepOutput, sdft_step
 from selftaught.types import Example, Message
@@ -56,8 +57,30 @@ class Recorder(Optimizer):
         self.gradients: list[dict[str, torch.Tensor]] = []
 
     def step(self, step: int) -> float:
-        self.gradients.append({name: m.grad.clone() for name, m in self.masters.items() if m.grad is not None})
+        self.gradients.append(gradients_of(self))
         return super().step(step)
+
+
+class Drawn(Rollouts):
+    """Keeps what was drawn last."""
+
+    last: Sequence[Rollout] = ()
+
+    def draw(self, indices: Sequence[int], step: int) -> list[Rollout]:
+        drawn = super().draw(indices, step)
+        self.last = drawn
+        return drawn
+
+
+def gradients_of(optimizer: Optimizer) -> dict[str, torch.Tensor]:
+    """A copy of what has been summed since the last step, of the weights that have any."""
+    views = flat_views(optimizer._trained, optimizer._gradients.sum(0))
+    return {name: view for name, view in views.items() if view.any()}
+
+
+def refresh(optimizer: Optimizer) -> None:
+    """Brings the model's weights in line with masters that were changed by hand."""
+    optimizer._weights.copy_(optimizer._master)
 
 
 def make_student(folder: Path, config: LearnConfig) -> tuple[LanguageModel, Recorder, LearnConfig, list[TrainRow]]:
@@ -83,9 +106,10 @@ def run_step(
     config: LearnConfig,
     step: int = 0,
     anchor: Anchor | None = None,
+    rollouts: Rollouts | None = None,
 ) -> StepOutput:
     """One SDFT step on all rows."""
-    rollouts = Rollouts(student, teacher, rows, config)
+    rollouts = rollouts or Rollouts(student, teacher, rows, config)
     return sdft_step(student, teacher, rollouts, optimizer, rows, range(len(rows)), config, step, anchor)
 
 
@@ -101,7 +125,7 @@ def weights_of(model: LanguageModel) -> dict[str, torch.Tensor]:
 
 @torch.no_grad()
 def shake(tensors: dict[str, torch.Tensor], seed: int, scale: float = 0.05) -> None:
-    """Adds noise to tensors in place."""
+    """Adds noise to tensors in place; it goes by their names."""
     generator = torch.Generator().manual_seed(seed)
-    for tensor in tensors.values():
+    for _, tensor in sorted(tensors.items()):
         tensor.add_(scale * torch.randn(tensor.shape, generator=generator))
