@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: quickstart test check check-slow lint types imports format docs clean
+.PHONY: quickstart test check check-slow bench lint types imports format docs clean
 
 quickstart: $(VENV)/ready ## teach the default model ten invented disasters, and compare with SFT
 	$(BIN)/selftaught quickstart $(ARGS)
@@ -16,9 +16,12 @@ check: lint types imports test ## everything that CI runs
 check-slow: $(VENV)/ready ## tests on the real model
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m slow $(ARGS)
 
+bench: $(VENV)/ready ## everything in docs/benchmarks.md, against TRL in an environment of its own (hours)
+	$(BIN)/python bench/run.py $(ARGS)
+
 lint: $(VENV)/ready
-	$(BIN)/ruff check src tests
-	$(BIN)/ruff format --check src tests
+	$(BIN)/ruff check src tests bench
+	$(BIN)/ruff format --check src tests bench
 
 types: $(VENV)/ready
 	$(BIN)/mypy
@@ -27,8 +30,8 @@ imports: $(VENV)/ready
 	$(BIN)/lint-imports
 
 format: $(VENV)/ready
-	$(BIN)/ruff check --fix src tests
-	$(BIN)/ruff format src tests
+	$(BIN)/ruff check --fix src tests bench
+	$(BIN)/ruff format src tests bench
 
 docs: $(VENV)/ready ## regenerate docs/cli.md and docs/configuration.md
 	$(BIN)/python -m selftaught.docs

@@ -1,0 +1,185 @@
+"""Trains selftaught's SDFT or SFT for some steps on given rows, and writes what each step took.
+
+The counterpart of trl_worker.py: same rows, same lengths, same output. The package is not changed for
+it; its parts are timed from outside.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from selftaught.runtime import peak_memory_gib, prepare, reset_peak_memory
+
+prepare()
+
+import torch  # noqa: E402  # after the process has been set up
+
+from selftaught.config import load_config  # noqa: E402
+from selftaught.models.adapters import trainable  # noqa: E402
+from selftaught.models.load import LanguageModel, load_model  # noqa: E402
+from selftaught.processes import ProcessGroup, num_processes, process_group  # noqa: E402
+from selftaught.rollout import torch_sampler  # noqa: E402
+from selftaught.train import anchor, loop, optim, rollouts, sft, step  # noqa: E402
+from selftaught.train.batch import TrainRow, batch_indices  # noqa: E402
+
+PLAIN = ("rollout.teacher_share=0", "anchor.rows=0")
+"""Self-distillation as the paper has it: every completion is the student's, and nothing else is learned."""
+
+
+def parse_arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=Path, required=True, help="file written by rows.py")
+    parser.add_argument("--model", required=True, help="transformers directory")
+    parser.add_argument("--out", type=Path, required=True, help="JSON file to write")
+    parser.add_argument("--method", choices=["sdft", "sft"], default="sdft")
+    parser.add_argument("--batch-size", type=int, default=16, help="rows an optimiser step")
+    parser.add_argument("--steps", type=int, required=True, help="optimiser steps")
+    parser.add_argument("--first-step", type=int, default=0, help="where in the run the steps lie (default recipe)")
+    parser.add_argument("--of-steps", type=int, default=None, help="length of that run")
+    parser.add_argument("--max-completion", type=int, default=37, help="longest completion, in tokens")
+    parser.add_argument("--target-length", action="store_true", help="each completion is as long as its row's target")
+    parser.add_argument("--temperature", type=float, default=1.0, help="of sampling")
+    parser.add_argument(
+        "--recipe", choices=["plain", "default"], default="plain", help="plain: no teacher share, no anchor"
+    )
+    parser.add_argument(
+        "--warm-prefixes", action="store_true", help="run the teacher's prompts first, as earlier epochs have"
+    )
+    parser.add_argument("--processes", type=int, default=0, help="0 is the default: one a core")
+    parser.add_argument(
+        "--set", action="append", default=[], dest="overrides", help="a setting, as for selftaught learn"
+    )
+    return parser.parse_args()
+
+
+class Clock:
+    """Seconds of this process by part of a step."""
+
+    def __init__(self) -> None:
+        self.parts: dict[str, float] = defaultdict(float)
+        self.steps: list[dict[str, Any]] = []
+        self._inside: list[list[float]] = []
+        self._names: list[str] = []
+
+    @contextmanager
+    def part(self, name: str) -> Iterator[None]:
+        """What the block takes, without the parts within it."""
+        start = time.perf_counter()
+        self._inside.append([])
+        self._names.append(name)
+        try:
+            yield
+        finally:
+            self._names.pop()
+            took = time.perf_counter() - start
+            self.parts[name] += took - sum(self._inside.pop())
+            if self._inside:
+                self._inside[-1].append(took)
+
+    def timed(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        """The function, timed."""
+
+        def run(*arguments: Any, **named: Any) -> Any:
+            if "anchor" in self._names:  # which is a part of its own
+                return function(*arguments, **named)
+            with self.part(name):
+                return function(*arguments, **named)
+
+        return run
+
+    def install(self) -> None:
+        """Times the parts of a step where the package calls them."""
+        rollouts.sample = self.timed("rollout", rollouts.sample)
+        rollouts.teacher_hidden = self.timed("teacher", rollouts.teacher_hidden)
+        for module in (step, sft):
+            module.student_hidden = self.timed("student", module.student_hidden)  # type: ignore[attr-defined]
+        step.distillation_loss = self.timed("loss", step.distillation_loss)
+        sft.cross_entropy_loss = self.timed("loss", sft.cross_entropy_loss)
+        torch.Tensor.backward = self.timed("student", torch.Tensor.backward)  # type: ignore[method-assign]
+        anchor.Anchor.backward = self.timed("anchor", anchor.Anchor.backward)  # type: ignore[method-assign]
+        optim.Optimizer.step = self.timed("optimiser", optim.Optimizer.step)  # type: ignore[method-assign]
+
+
+def give_target_lengths(rows: list[TrainRow], student: LanguageModel) -> LanguageModel:
+    """Makes every rollout exactly as long as its row's demonstration, so that both sides do the same work."""
+    lengths = {row.prompt: len(row.target) for row in rows} | {row.teacher_prompt: len(row.target) for row in rows}
+
+    def room(run: Any, prompt: int) -> int:
+        return lengths.get(tuple(run.prompts.tokens[prompt]), run.sampling.max_new_tokens) - len(run.ids[prompt])
+
+    torch_sampler._Run._room = room  # type: ignore[method-assign]
+    return dataclasses.replace(student, stop_ids=frozenset())
+
+
+def train(args: argparse.Namespace, group: ProcessGroup) -> None:
+    """Runs the steps; the first process writes the record."""
+    records = json.loads(args.rows.read_text(encoding="utf-8"))
+    rows = [TrainRow(r["id"], tuple(r["prompt_ids"]), tuple(r["teacher_ids"]), tuple(r["target_ids"])) for r in records]
+    plain = PLAIN if args.recipe == "plain" else ()
+    steps = args.of_steps or args.first_step + args.steps
+    settings = [f"method={args.method}", f"batch_size={args.batch_size}", f"steps={steps}"]
+    settings += [f"rollout.max_new_tokens={args.max_completion}", f"rollout.temperature={args.temperature}"]
+    config = load_config(None, [*settings, *plain, *args.overrides]).resolve(len(rows), args.max_completion)
+    clock = Clock()
+    clock.install()
+
+    student = load_model(args.model, dtype=config.dtype, masters=True)
+    reset_peak_memory()
+    if args.target_length:
+        student = give_target_lengths(rows, student)
+    student = trainable(student, config)
+    optimizer = optim.Optimizer(student, config, group)
+    parts = loop.SdftParts(student, optimizer, rows, config, group) if args.method == "sdft" else None
+    if args.warm_prefixes and parts is not None:
+        prompts = parts.teacher.prompts([row.teacher_prompt for row in rows])
+        for place in range(group.rank, len(rows), group.size):  # those that `dealt` gives this process, but for a few
+            prompts.load(prompts.decoder.new_cache(1, len(rows[place].teacher_prompt)), 0, [place])
+    for number in range(args.first_step, args.first_step + args.steps):
+        indices = batch_indices(len(rows), config.rows_a_step, number, config.seed)
+        group.wait()
+        clock.parts.clear()
+        start, used = time.perf_counter(), time.process_time()
+        if parts is not None:
+            output = step.sdft_step(
+                student, parts.teacher, parts.rollouts, optimizer, rows, indices, config, number, parts.anchor, group
+            )
+        else:
+            output = sft.sft_step(student, optimizer, [rows[index] for index in indices], config, number, group)
+        seconds = time.perf_counter() - start
+        cpu = group.sum(time.process_time() - used)
+        clock.steps.append({"seconds": seconds, "cpu_seconds": cpu, "tokens": output.num_tokens, **clock.parts})
+    memory = group.sum(peak_memory_gib()) + group.shared_bytes / 2**30
+    if group.first:
+        result = {
+            "steps": clock.steps,
+            "peak_memory_gib": memory,
+            "processes": group.size,
+            "config": config.model_dump(mode="json"),
+        }
+        args.out.write_text(json.dumps(result, indent=1), encoding="utf-8")
+
+
+def main() -> None:
+    """Starts the processes."""
+    import selftaught_worker  # this file as a module, so that the other processes find it
+
+    args = parse_arguments()
+    here = str(Path(__file__).parent)
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [here, os.environ.get("PYTHONPATH")]))
+    size = num_processes(args.processes, args.batch_size)
+    with process_group(size, selftaught_worker.train, args) as group:
+        selftaught_worker.train(args, group)
+
+
+if __name__ == "__main__":
+    main()
