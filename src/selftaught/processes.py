@@ -17,6 +17,7 @@ import sys
 import tempfile
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
@@ -106,6 +107,8 @@ class ProcessGroup:
             for connection in self._connections:
                 connection.send(values)
             return values
+        except SelftaughtError:  # another's, of which one is an OSError
+            raise
         except (EOFError, OSError, pickle.UnpicklingError) as error:
             if not self.first:
                 os._exit(1)  # the process that was called is gone, killed perhaps: nobody would hear of this work
@@ -266,6 +269,7 @@ def _main(rank: int, size: int) -> None:
         with suppress(OSError):
             connection.send(error)
     except Exception as error:
+        traceback.print_exc()  # before the first process hears of it, and ends this one
         with suppress(OSError):
             connection.send(TrainingError(f"a training process met an error: {type(error).__name__}: {error}"))
-        raise
+        sys.exit(1)

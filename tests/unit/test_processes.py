@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -200,3 +202,33 @@ def test_an_error_of_the_first_ends_all_at_once(error: type[BaseException], star
         started += process_work.linger(60.0, group)
         raise error
     assert time.monotonic() - began < 20
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
+def test_children_at_work_end_when_the_first_is_killed() -> None:
+    """Also while they wait for nothing from it."""
+    code = (
+        "import time, process_work\n"
+        "from selftaught.processes import process_group\n"
+        "with process_group(3, process_work.linger, 60.0) as group:\n"
+        "    print(*process_work.linger(60.0, group), flush=True)\n"
+        "    time.sleep(60)\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    with subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, text=True) as first:
+        assert first.stdout is not None
+        children = [int(word) for word in first.stdout.readline().split()]
+        assert len(children) == 2
+        first.kill()
+    end = time.monotonic() + 10
+    while left := [pid for pid in children if running(pid)]:
+        assert time.monotonic() < end, left
+        time.sleep(0.05)
+
+
+def running(pid: int) -> bool:
+    """Zombies, for whom nobody waits any more, are not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
