@@ -26,6 +26,7 @@ from selftaught.runtime import peak_memory_gib, prepare, reset_peak_memory
 prepare()
 
 import torch  # noqa: E402  # after the process has been set up
+from lengths import set_lengths  # noqa: E402
 from torch import Tensor  # noqa: E402
 
 from selftaught.config import LossConfig  # noqa: E402
@@ -35,8 +36,8 @@ from selftaught.models.fast_decoder import make_decoder  # noqa: E402
 from selftaught.models.load import LanguageModel, load_model  # noqa: E402
 from selftaught.models.prefill import FreshPrompts  # noqa: E402
 from selftaught.models.score import student_hidden  # noqa: E402
-from selftaught.rollout import torch_sampler  # noqa: E402
 from selftaught.rollout.sampler import Sampling  # noqa: E402
+from selftaught.rollout.torch_sampler import sample  # noqa: E402
 
 Seconds = dict[str, list[float]]
 
@@ -92,13 +93,8 @@ def decoding(model: LanguageModel, rounds: int, batch: int = 32, longest: int = 
     mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts])
 
     def ours(lengths: Sequence[int]) -> None:
-        places = {tuple(prompt): place for place, prompt in enumerate(prompts)}
-        whole = torch_sampler._Run._room
-        torch_sampler._Run._room = lambda run, prompt: (  # type: ignore[method-assign]
-            lengths[places[tuple(run.prompts.tokens[prompt])]] - len(run.ids[prompt])
-        )
-        torch_sampler.sample(FreshPrompts(make_decoder(endless, longest), prompts), Sampling(longest, temperature=0.0))
-        torch_sampler._Run._room = whole  # type: ignore[method-assign]
+        set_lengths(dict(zip(map(tuple, prompts), lengths, strict=True)))
+        sample(FreshPrompts(make_decoder(endless, longest), prompts), Sampling(longest, temperature=0.0))
 
     def theirs(lengths: Sequence[int]) -> None:
         ends = torch.tensor(lengths)

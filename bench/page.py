@@ -51,7 +51,7 @@ class Results:
     def steps(self, workload: str, contender: str) -> list[dict[str, float]]:
         """The steps of all rounds that count."""
         found: list[dict[str, float]] = []
-        for path in sorted(self.work.glob(f"step-{workload}-{contender}-[0-9].json")):
+        for path in sorted(self.work.glob(f"step-{workload}-{contender}-[0-9]*.json")):
             found += json.loads(path.read_text(encoding="utf-8"))["steps"][WARM_UP:]
         return found
 
@@ -62,7 +62,7 @@ class Results:
 
     def gib(self, workload: str, contender: str) -> float:
         """Peak memory, the largest of all rounds."""
-        paths = self.work.glob(f"step-{workload}-{contender}-[0-9].json")
+        paths = self.work.glob(f"step-{workload}-{contender}-[0-9]*.json")
         return max(json.loads(path.read_text(encoding="utf-8"))["peak_memory_gib"] for path in paths)
 
 
@@ -199,9 +199,9 @@ def learning_section(results: Results) -> str:
     ]
     return (
         "## Seconds to learn the quickstart's facts\n\nTraining alone, until the direct questions were answered "
-        "(linear between evaluations). TRL's: the steps of its run (our learning "
-        "rate, 75 steps, temperature 1; no other rate was tried) times its median seconds a step above, where "
-        "completions are shorter than in that run. selftaught's are the vetted recipes.\n\n"
+        "(linear between evaluations). TRL's: the steps of its run "
+        "(our learning rate, temperature 1, a schedule of 75 steps; no other rate was tried) times its median seconds "
+        "a step above, where completions are shorter than in that run. selftaught's are the vetted recipes.\n\n"
         + table(["", "to 50%", "to 85%"], rows)
     )
 

@@ -68,13 +68,14 @@ class Bench:
 
     def prepare_trl(self) -> None:
         """Makes TRL's own environment; torch is the release that this one has."""
-        if self.args.no_trl or self.trl.exists():
-            return
         folder = self.trl.parent.parent
+        if self.args.no_trl or self.args.trl is not None or (folder / "ready").exists():
+            return
         subprocess.run([sys.executable, "-m", "venv", folder], check=True)
         pip = [self.trl, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
         subprocess.run([*pip, "torch==2.13.0"], check=True)
         subprocess.run([*pip, "-r", HERE / "requirements-trl.txt"], check=True)
+        (folder / "ready").touch()  # an install that was interrupted is done again
 
     # ---------------------------------------------------------------------------------------- stages
 
@@ -159,18 +160,8 @@ class Bench:
         if not (out / "report.json").exists():
             print("learning", flush=True)
             resume = ["--resume"] if out.exists() else []
-            command = [
-                sys.executable,
-                "-m",
-                "selftaught",
-                "quickstart",
-                "--model",
-                self.args.model,
-                "--out",
-                out,
-                *resume,
-            ]
-            subprocess.run([str(word) for word in command], check=True)
+            command = [sys.executable, "-m", "selftaught", "quickstart", "--model", self.args.model]
+            subprocess.run([*command, "--out", str(out), *resume], check=True)
         if self.args.no_trl:
             return
         models = self.work / "trl-models"

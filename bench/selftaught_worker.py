@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import os
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -22,14 +21,15 @@ from selftaught.runtime import peak_memory_gib, prepare, reset_peak_memory
 prepare()
 
 import torch  # noqa: E402  # after the process has been set up
+from lengths import set_lengths  # noqa: E402
+from rows import read_rows  # noqa: E402
 
 from selftaught.config import load_config  # noqa: E402
 from selftaught.models.adapters import trainable  # noqa: E402
-from selftaught.models.load import LanguageModel, load_model  # noqa: E402
+from selftaught.models.load import load_model  # noqa: E402
 from selftaught.processes import ProcessGroup, num_processes, process_group  # noqa: E402
-from selftaught.rollout import torch_sampler  # noqa: E402
 from selftaught.train import anchor, loop, optim, rollouts, sft, step  # noqa: E402
-from selftaught.train.batch import TrainRow, batch_indices  # noqa: E402
+from selftaught.train.batch import batch_indices  # noqa: E402
 
 PLAIN = ("rollout.teacher_share=0", "anchor.rows=0")
 """Self-distillation as the paper has it: every completion is the student's, and nothing else is learned."""
@@ -110,21 +110,9 @@ class Clock:
         optim.Optimizer.step = self.timed("optimiser", optim.Optimizer.step)  # type: ignore[method-assign]
 
 
-def give_target_lengths(rows: list[TrainRow], student: LanguageModel) -> LanguageModel:
-    """Makes every rollout exactly as long as its row's demonstration, so that both sides do the same work."""
-    lengths = {row.prompt: len(row.target) for row in rows} | {row.teacher_prompt: len(row.target) for row in rows}
-
-    def room(run: Any, prompt: int) -> int:
-        return lengths.get(tuple(run.prompts.tokens[prompt]), run.sampling.max_new_tokens) - len(run.ids[prompt])
-
-    torch_sampler._Run._room = room  # type: ignore[method-assign]
-    return dataclasses.replace(student, stop_ids=frozenset())
-
-
 def train(args: argparse.Namespace, group: ProcessGroup) -> None:
     """Runs the steps; the first process writes the record."""
-    records = json.loads(args.rows.read_text(encoding="utf-8"))
-    rows = [TrainRow(r["id"], tuple(r["prompt_ids"]), tuple(r["teacher_ids"]), tuple(r["target_ids"])) for r in records]
+    rows = read_rows(args.rows)
     plain = PLAIN if args.recipe == "plain" else ()
     steps = args.of_steps or args.first_step + args.steps
     settings = [f"method={args.method}", f"batch_size={args.batch_size}", f"steps={steps}"]
@@ -136,7 +124,8 @@ def train(args: argparse.Namespace, group: ProcessGroup) -> None:
     student = load_model(args.model, dtype=config.dtype, masters=True)
     reset_peak_memory()
     if args.target_length:
-        student = give_target_lengths(rows, student)
+        set_lengths({prompt: len(row.target) for row in rows for prompt in (row.prompt, row.teacher_prompt)})
+        student = dataclasses.replace(student, stop_ids=frozenset())
     student = trainable(student, config)
     optimizer = optim.Optimizer(student, config, group)
     parts = loop.SdftParts(student, optimizer, rows, config, group) if args.method == "sdft" else None
@@ -174,8 +163,6 @@ def main() -> None:
     import selftaught_worker  # this file as a module, so that the other processes find it
 
     args = parse_arguments()
-    here = str(Path(__file__).parent)
-    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [here, os.environ.get("PYTHONPATH")]))
     size = num_processes(args.processes, args.batch_size)
     with process_group(size, selftaught_worker.train, args) as group:
         selftaught_worker.train(args, group)

@@ -1,7 +1,7 @@
 """Several processes that do one job together, on one machine, each with its part of every batch.
 
 Torch's threads gain little on small matrices, and wait for one another; processes of one thread each
-scale with the cores. All run the same code on the same data, and differ in `rank` only: each takes its
+gain what the cores have to give. All run the same code on the same data, and differ in `rank` only: each takes its
 share of rows, and they exchange what must be common. Weights and the optimiser's state lie in memory that
 all of them see, once; each process adds its gradient, and what it computes with.
 
@@ -225,7 +225,7 @@ def process_group(size: int, work: Callable[..., None], *arguments: Any) -> Iter
 def _start(rank: int, size: int) -> subprocess.Popen[bytes]:
     """A process of this package, not a copy of the caller's script; the terminal's Ctrl-C does not reach it."""
     threads = str(max(1, num_cores() // size))
-    path = [str(Path(folder).absolute()) for folder in sys.path if folder]  # a user's scorer is found there too
+    path = [str(Path(folder or ".").absolute()) for folder in sys.path]  # as here, so that the same code is found
     begin = f"import sys; sys.path[:] = {path!r}; from selftaught.processes import _main; _main({rank}, {size})"
     return subprocess.Popen(
         [sys.executable, "-c", begin],

@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+import sys
 import time
+import types
 from pathlib import Path
 from typing import Any
 
@@ -121,11 +123,19 @@ def test_json_is_all_of_standard_output(tiny_model: Path, facts_file: Path, tmp_
     assert (check["rows"], check["train_rows"], check["groups"]) == (5, 4, {"direct": 4, "paraphrase": 1})
 
 
+@pytest.mark.parametrize("where", ["in a file", "in this process alone"])  # such as in a script that is run
 def test_two_processes_teach_and_judge_by_a_scorer_of_ones_own(
-    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    where: str, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "judges.py").write_text("def short(text, example):\n    return len(text) < 100\n", encoding="utf-8")
-    monkeypatch.syspath_prepend(tmp_path)
+    source = "def short(text, example):\n    return len(text) < 100\n"
+    if where == "in a file":
+        (tmp_path / "judges.py").write_text(source, encoding="utf-8")
+        monkeypatch.syspath_prepend(tmp_path)
+        monkeypatch.delitem(sys.modules, "judges", raising=False)
+    else:
+        judges = types.ModuleType("judges")
+        exec(source, judges.__dict__)
+        monkeypatch.setitem(sys.modules, "judges", judges)
     scorer = {"name": "callable", "params": {"path": "judges:short"}}
     rows = [{"question": f"Where is {name}?", "answer": f"In {name}.", "scorer": scorer} for name in ("Rome", "Oslo")]
     data = tmp_path / "facts.jsonl"

@@ -94,11 +94,14 @@ def evaluate(
             )
     greedy = Sampling(max_new_tokens, temperature=0.0)
     completions = answer(model, prompts, greedy, on_progress=on_progress, processes=processes)
-    texts = [text_of(model, completion) for completion in completions]
-    return [
-        ItemResult(example.id, example.group, text, score(text, example))
-        for example, text in zip(examples, texts, strict=True)
-    ]
+    results: list[ItemResult] = []
+    if processes.first:  # a scorer of the user's may be known to the process that was called alone
+        texts = [text_of(model, completion) for completion in completions]
+        results = [
+            ItemResult(example.id, example.group, text, score(text, example))
+            for example, text in zip(examples, texts, strict=True)
+        ]
+    return processes.gather(results)[0]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -220,4 +220,5 @@ class _Slots(Cache):  # type: ignore[misc]  # transformers is untyped
 
 
 def added_mask(visible: Tensor, dtype: torch.dtype) -> Tensor:
+    """What is added to the scores: 0 where a slot is seen, `MASKED` elsewhere."""
     return torch.zeros(visible.shape, dtype=dtype, device=visible.device).masked_fill_(~visible, MASKED)

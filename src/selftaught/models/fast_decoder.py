@@ -58,7 +58,7 @@ class _Layer:
 
 
 class FastDecoder:
-    """The Llama family, run by hand: no mask arithmetic, no cache growth, no work for padding.
+    """The Llama family, run by hand: the linear layers see packed rows, and large products instead of small ones.
 
     It reads the weights as they are when it is made; make another after they have changed.
 

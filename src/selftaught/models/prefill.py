@@ -136,8 +136,8 @@ class PrefixStore:
     prompt's end before its beginning, and computed again when next needed.
 
     Args:
-        decoder: runs the prompts. Call `clear` whenever its weights change.
-        max_bytes: memory for kept keys and values.
+        decoder: runs the prompts; its weights must not change.
+        max_bytes: memory for kept keys and values; a prompt that is being loaded comes on top.
     """
 
     def __init__(self, decoder: Decoder, max_bytes: int) -> None:
@@ -150,26 +150,22 @@ class PrefixStore:
         """These prompts, to be loaded from here."""
         return KeptPrompts(self, tokens)
 
-    def clear(self) -> None:
-        """Forgets everything."""
-        self._blocks.clear()
-        self.used_bytes = 0
-
     def load_row(self, cache: KeysValues, row: int, prompt: tuple[int, ...]) -> Tensor:
         """Fills a row with a prompt; [H] the state of its last token."""
         ends = [*range(BLOCK_TOKENS, len(prompt), BLOCK_TOKENS), len(prompt)]
-        last_hidden, start = torch.empty(0), 0
+        start = 0
         for end in ends:
             block = self._blocks.get(prompt[:end])
             if block is None:
-                last_hidden = _run(self.decoder, cache, row, [prompt[start:end]], start)[0]
-                block = _Block([x[row, :, start:end].clone() for x in (*cache.keys, *cache.values)], last_hidden)
+                hidden = _run(self.decoder, cache, row, [prompt[start:end]], start)[0]
+                block = _Block([x[row, :, start:end].clone() for x in (*cache.keys, *cache.values)], hidden)
                 self._blocks[prompt[:end]] = block
                 self.used_bytes += block.nbytes
             else:
                 for layer, kept in zip((*cache.keys, *cache.values), block.layers, strict=True):
                     layer[row, :, start:end] = kept
-            last_hidden, start = block.last_hidden, end
+            start = end
+        last_hidden = self._blocks[prompt].last_hidden
         for end in reversed(ends):  # its beginning is the last to go
             self._blocks.move_to_end(prompt[:end])
         while self.used_bytes > self.max_bytes:

@@ -129,10 +129,9 @@ def train(
     release_memory()  # the weights as they were loaded
     started = time.perf_counter()
     sdft = SdftParts(student, optimizer, rows, config, processes) if config.method == "sdft" else None
-    record = RunRecord(seconds=time.perf_counter() - started)
-    first = 0
-    if checkpoints is not None and (found := _restored(checkpoints, optimizer, sdft)) is not None:
-        record, first = found
+    record, first = RunRecord(seconds=time.perf_counter() - started), 0
+    if checkpoints is not None:
+        record, first = _restored(checkpoints, optimizer, sdft) or (record, first)
     release_memory()
     for step in range(first, config.total_steps):
         started = time.perf_counter()
@@ -156,12 +155,8 @@ def train(
             values = callbacks.on_evaluate(student, done)
             record.curve.append({"step": done, "seconds": round(record.seconds, 2), **values})
             release_memory()
-        due = done % config.checkpoint_every == 0 or done == config.total_steps
-        if checkpoints is not None and due:
-            tensors = {**optimizer.state(), **(sdft.teacher.state() if sdft is not None else {})}
-            if processes.first:
-                save_checkpoint(checkpoints, done, tensors, asdict(record), config.keep_checkpoints)
-            processes.wait()  # the tensors are shared, and the next step changes them
+        if checkpoints is not None and (done % config.checkpoint_every == 0 or done == config.total_steps):
+            _save(checkpoints, done, optimizer, sdft, record, processes)
     record.peak_memory_gib = processes.sum(peak_memory_gib()) + processes.shared_bytes / 2**30
     optimizer.close()
     return student, record
@@ -176,6 +171,21 @@ def _restored(checkpoints: Path, optimizer: Optimizer, sdft: SdftParts | None) -
     if sdft is not None:
         sdft.teacher.load_state(found.tensors)
     return RunRecord(**found.records), found.step
+
+
+def _save(
+    checkpoints: Path,
+    step: int,
+    optimizer: Optimizer,
+    sdft: SdftParts | None,
+    record: RunRecord,
+    processes: ProcessGroup,
+) -> None:
+    """Writes a checkpoint after `step` steps, in the first process."""
+    tensors = {**optimizer.state(), **(sdft.teacher.state() if sdft is not None else {})}
+    if processes.first:
+        save_checkpoint(checkpoints, step, tensors, asdict(record), optimizer.config.keep_checkpoints)
+    processes.wait()  # the tensors are shared, and the next step changes them
 
 
 class SdftParts:

@@ -7,10 +7,9 @@ from typing import Any
 
 import pytest
 import torch
+from largest_tensor import LargestTensor
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_flatten
 from transformers import (
     AutoModelForCausalLM,
     DynamicCache,
@@ -128,21 +127,6 @@ def test_no_query_sees_a_later_key() -> None:
     assert not torch.isclose(before[:, 5:], after[:, 5:]).all(-1).any()
 
 
-class LargestTensor(TorchDispatchMode):
-    """Records the number of elements of the largest tensor that any operation made."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.numel = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        for value in tree_flatten(result)[0]:
-            if isinstance(value, Tensor):
-                self.numel = max(self.numel, value.numel())
-        return result
-
-
 def test_all_queries_times_all_keys_are_never_held() -> None:
     tensors = inputs((2, 4, 2, 64, 64, 2))
     with LargestTensor() as ours:
@@ -156,33 +140,18 @@ def test_all_queries_times_all_keys_are_never_held() -> None:
 # -------------------------------------------------------------------------------------- whole models
 
 
-def llama() -> LlamaForCausalLM:
+def tiny(model: Any, config: Any, **options: int) -> Any:
     torch.manual_seed(0)
-    return LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=50,
-            hidden_size=24,
-            intermediate_size=32,
-            num_hidden_layers=3,
-            num_attention_heads=6,
-            num_key_value_heads=2,
-        )
-    ).eval()
+    shape = {"vocab_size": 50, "hidden_size": 24, "intermediate_size": 32, "num_attention_heads": 6}
+    return model(config(**shape, num_key_value_heads=2, **options)).eval()
+
+
+def llama() -> LlamaForCausalLM:
+    return tiny(LlamaForCausalLM, LlamaConfig, num_hidden_layers=3)
 
 
 def sliding() -> MistralForCausalLM:
-    torch.manual_seed(0)
-    return MistralForCausalLM(
-        MistralConfig(
-            vocab_size=50,
-            hidden_size=24,
-            intermediate_size=32,
-            num_hidden_layers=2,
-            num_attention_heads=6,
-            num_key_value_heads=2,
-            sliding_window=3,
-        )
-    ).eval()
+    return tiny(MistralForCausalLM, MistralConfig, num_hidden_layers=2, sliding_window=3)
 
 
 def ids(rows: int, length: int) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from draw_reference import drawn
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -20,17 +21,8 @@ def random_logits(rows: int, size: int, spread: float = 2.0, seed: int = 0) -> T
 
 
 def reference(logits: Tensor, sampling: Sampling, uniform: Tensor) -> Tensor:
-    """The same in float64, row by row, from the definition."""
-    tokens = []
-    for row, number in zip(logits.double(), uniform.double(), strict=True):
-        probs = (row / sampling.temperature).softmax(-1)
-        order = probs.argsort(descending=True) if sampling.top_p < 1 else torch.arange(len(probs))
-        probs = probs[order]
-        if sampling.top_p < 1:
-            probs = probs * (probs.cumsum(-1) - probs < sampling.top_p)
-        ends = probs.cumsum(-1)
-        tokens.append(order[int((ends <= number * ends[-1]).sum())])
-    return torch.stack(tokens)
+    """The same row by row, from the definition."""
+    return torch.tensor([drawn(row, sampling, number) for row, number in zip(logits, uniform, strict=True)])
 
 
 def chi_square(counts: Tensor, expected: Tensor) -> tuple[float, int]:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from draw_reference import drawn
 
 from selftaught.models.decoder import Decoder, KeysValues, NewTokens, PlainDecoder
 from selftaught.models.fast_decoder import make_decoder
@@ -75,16 +76,8 @@ def plain_loop(model: LanguageModel, prompt: list[int], sampling: Sampling, seed
     ids: list[int] = []
     while len(ids) < sampling.max_new_tokens and not (ids and ids[-1] in model.stop_ids):
         logits = model.plain_model(input_ids=torch.tensor([[*prompt, *ids]]), use_cache=False).logits[0, -1].double()
-        if sampling.temperature == 0:
-            ids.append(int(logits.argmax()))
-            continue
-        probs = (logits / sampling.temperature).softmax(-1)
-        order = probs.argsort(descending=True) if sampling.top_p < 1 else torch.arange(len(probs))
-        probs = probs[order]
-        if sampling.top_p < 1:
-            probs = probs * (probs.cumsum(-1) - probs < sampling.top_p)
-        ends = probs.cumsum(-1)
-        ids.append(int(order[int((ends <= uniform[len(ids)] * ends[-1]).sum())]))
+        greedy = sampling.temperature == 0
+        ids.append(int(logits.argmax()) if greedy else drawn(logits, sampling, uniform[len(ids)]))
     return Completion(tuple(ids), ids[-1] in model.stop_ids)
 
 
