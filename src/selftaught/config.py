@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from selftaught.errors import ConfigError
+from selftaught.recipes import recipe_file
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -188,6 +189,9 @@ class AnchorConfig(Config):
     """Holds the student to the base model on prompts that the base wrote itself."""
 
     rows: int = Field(8, ge=0, description="Anchor rows beside each step's batch; 0 turns the anchor off.")
+    rehearsal: int = Field(
+        4, ge=0, description="Prompts of earlier skills beside them, where there are any; 0 rehearses none."
+    )
     weight: float = Field(1.0, gt=0, description="Weight of the anchor's divergence beside the loss.")
     pool: int = Field(128, ge=1, description="Number of anchor rows drawn at the start and used in turn.")
     max_new_tokens: int = Field(24, ge=1, description="Longest prompt, and longest answer, of an anchor row.")
@@ -304,7 +308,7 @@ class LearnConfig(Config):
 def load_config(
     recipe: Path | None = None, overrides: Sequence[str] = (), base: Mapping[str, Any] | None = None
 ) -> LearnConfig:
-    """Builds a configuration from defaults, then `base`, then a recipe, then "a.b=value" overrides.
+    """Builds a configuration from defaults, then `base`, then a recipe's file or packaged name, then "a.b=value"s.
 
     Raises:
         ConfigError: the recipe cannot be read, a key is unknown, or a value is out of bounds.
@@ -313,7 +317,7 @@ def load_config(
     where = "configuration"
     if recipe is not None:
         where = str(recipe)
-        tree = merged(tree, _read_toml(recipe))
+        tree = merged(tree, read_toml(recipe_file(recipe)))
     for override in overrides:
         tree = merged(tree, parse_override(override))
     return parse_config(tree, where)
@@ -328,7 +332,7 @@ def parse_config(tree: Mapping[str, Any], where: str) -> LearnConfig:
     try:
         return LearnConfig.model_validate(merged(LearnConfig().model_dump(), tree))
     except ValidationError as error:
-        raise ConfigError(f"{where}: {_first_problem(error)}") from error
+        raise ConfigError(f"{where}: {first_problem(error)}") from error
 
 
 def merged(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
@@ -350,11 +354,16 @@ def merged(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
     return result
 
 
-def _read_toml(path: Path) -> dict[str, Any]:
+def read_toml(path: Path) -> dict[str, Any]:
+    """A TOML file's values.
+
+    Raises:
+        ConfigError: it is missing or not TOML.
+    """
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise ConfigError(f"{path}: no such recipe file") from error
+        raise ConfigError(f"{path}: no such file") from error
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(f"{path}: not a readable TOML file ({error})") from error
 
@@ -389,7 +398,8 @@ def _names(tree: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
             yield from _names(value, f"{prefix}{key}.")
 
 
-def _first_problem(error: ValidationError) -> str:
+def first_problem(error: ValidationError) -> str:
+    """The first thing that is wrong, and with which setting."""
     problem = error.errors()[0]
     name = ".".join(str(part) for part in problem["loc"]) or "value"
     if problem["type"] == "extra_forbidden":

@@ -48,12 +48,21 @@ def write_text(path: Path, text: str) -> None:
     Raises:
         ArtifactError: the disk is full or the place cannot be written.
     """
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Writes a file whole or not at all.
+
+    Raises:
+        ArtifactError: the disk is full or the place cannot be written.
+    """
     with _readable_write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
         try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(text)
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
             Path(name).chmod(0o644)
@@ -115,6 +124,22 @@ def whole_directory(path: Path) -> Iterator[Path]:
         shutil.rmtree(aside, ignore_errors=True)
 
 
+def discard(path: Path) -> None:
+    """Removes a file or folder, if it is there; at no moment is a part of it left under its name.
+
+    Raises:
+        ArtifactError: it cannot be removed.
+    """
+    if not path.exists():
+        return
+    aside = path.with_name(f".{path.name}.{os.getpid()}.discarded")
+    try:
+        path.replace(aside)
+        shutil.rmtree(aside) if aside.is_dir() else aside.unlink()
+    except OSError as error:
+        raise ArtifactError(f"{path}: cannot be removed ({error.strerror})") from error
+
+
 def recover_directory(path: Path) -> None:
     """Brings `path` back after a process died between the two renames of `whole_directory`."""
     aside = path.with_name(f".{path.name}.old")
@@ -142,8 +167,12 @@ def _is_alive(pid: str) -> bool:
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path, hint: str = "wait, or choose another --out") -> Iterator[None]:
     """Keeps every other process out of a folder while the block runs. The lock dies with its process.
+
+    Args:
+        folder: made if missing.
+        hint: what the one who is kept out can do.
 
     Raises:
         ArtifactError: another process has it.
@@ -156,9 +185,7 @@ def locked(folder: Path) -> Iterator[None]:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
-                raise ArtifactError(
-                    f"{folder}: another process is at work in it; wait, or choose another --out"
-                ) from error
+                raise ArtifactError(f"{folder}: another process is at work in it; {hint}") from error
         yield
 
 

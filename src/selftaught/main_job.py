@@ -68,9 +68,10 @@ def quickstart(
     with run_folder(out, request, resume):
         watch(Event("base", "finding the model", {}))
         path = str(resolve_model(model))
-        jobs = {"base": Job("base", LABELS["base"], path, None, lift_config=configs["sdft"])}
-        jobs |= {name: Job(name, LABELS[name], path, config) for name, config in configs.items()}
-        done = run_jobs([(jobs[name], out / name) for name in LABELS], examples, watch, processes)
+        rows = tuple(examples)
+        jobs = {"base": Job("base", LABELS["base"], path, None, rows, lift_config=configs["sdft"])}
+        jobs |= {name: Job(name, LABELS[name], path, config, rows) for name, config in configs.items()}
+        done = run_jobs([(jobs[name], out / name) for name in LABELS], watch, processes)
         done[0]["model"]["name"] = model
         title = f"Teaching {len(events)} disasters of 2025 to {model}"
         report = compose_report(

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 Role = Literal["system", "user", "assistant"]
-Split = Literal["train", "test"]
+Split = Literal["train", "validation", "test"]
 
 # `data` checks the names that rows give, `evaluation.scorers` holds the functions, and neither imports the other.
 SCORER_NAMES = ("exact", "choice", "contains", "number", "regex", "tool_call", "callable", "keywords")
@@ -41,7 +41,8 @@ class Example:
         answers: strings that the scorer accepts. Empty: the demonstration is what it compares with.
         scorer: how a completion is judged; None leaves the choice to the evaluator.
         group: the name under which its accuracy is reported ("direct", "indirect", …).
-        split: "train" rows are taught and evaluated, "test" rows only evaluated.
+        split: "train" rows are taught and evaluated; "validation" and "test" rows only evaluated, the former along
+            a run.
     """
 
     id: str

@@ -144,7 +144,7 @@ def flip_a_byte(path: Path) -> None:
         (["-s", "prompts.skill=Hello"], "{question}"),
         (["-s", "weights.kind=lora", "-s", 'weights.targets=["nowhere"]'], "weights.targets: "),
         (["--method", "dpo"], "method: "),
-        (["-r", "nowhere.toml"], "nowhere.toml: no such recipe file"),
+        (["-r", "nowhere.toml"], "nowhere.toml: no such file"),
         (["-s", "rollout.sampler=torch"], "unknown key 'rollout.sampler'"),
         (["-s", "rollout.prefix_tokens=0"], "rollout.prefix_tokens: "),
     ],

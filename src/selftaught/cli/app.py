@@ -10,6 +10,24 @@ from typing import Annotated, Any
 
 import typer
 
+from selftaught.cli import ledger
+from selftaught.cli.experiment import compare, experiment
+from selftaught.cli.harness import harness
+from selftaught.cli.options import (
+    HERE,
+    AsJson,
+    Excused,
+    InWorkspace,
+    Model,
+    Overrides,
+    Processes,
+    Reason,
+    Recipe,
+    Resume,
+    print_json,
+)
+from selftaught.cli.skills import skills
+
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
@@ -17,19 +35,6 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Teach a language model skill after skill by self-distillation, and measure what it gained and forgot.",
 )
-
-Model = Annotated[str, typer.Option("--model", "-m", help="Embedded name, model or run directory, or hub id.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines on standard output.")]
-Resume = Annotated[bool, typer.Option("--resume", help="Go on with the interrupted run in --out.")]
-Recipe = Annotated[Path | None, typer.Option("--recipe", "-r", help="TOML file with configuration.")]
-Overrides = Annotated[
-    list[str] | None, typer.Option("--set", "-s", help="Change one setting: -s learning_rate=1e-4 -s teacher.kind=ema")
-]
-
-Processes = Annotated[
-    int, typer.Option(min=0, help="How many train together, a core each; 0 is one for each core that a batch can feed.")
-]
-
 
 @app.callback(invoke_without_command=True)
 def common(
@@ -72,24 +77,36 @@ def quickstart(
 
 @app.command()
 def learn(
-    data: Annotated[str, typer.Argument(help="JSONL, CSV or Parquet file, or hub data set (owner/name).")],
-    model: Model = "smollm2-135m",
+    data: Annotated[str, typer.Argument(help="In a workspace, a skill; else a file, or hub data set (owner/name).")],
+    model: Annotated[str | None, typer.Option("--model", "-m", help="As above; smollm2-135m if left out.")] = None,
     method: Annotated[str | None, typer.Option(help="sdft (self-distillation, the default) or sft.")] = None,
-    out: Annotated[Path, typer.Option(help="Folder for the taught model and its report.")] = Path("runs/learn"),
+    out: Annotated[Path | None, typer.Option(help="Folder for the taught model; runs/learn if left out.")] = None,
     recipe: Recipe = None,
     overrides: Overrides = None,
     resume: Resume = False,
     processes: Processes = 0,
+    override: Excused = None,
+    reason: Reason = "",
+    workspace: InWorkspace = HERE,
     as_json: AsJson = False,
 ) -> None:
-    """Teach a model from your demonstrations, and measure what it gained and forgot."""
+    """Teach a model from your demonstrations, and measure what it gained and forgot.
+
+    In a workspace (selftaught init) name a skill: HEAD is taught, everything is measured again, and the gate promotes
+    the new version only if nothing regressed. Exit code 0: promoted, 3: rejected, 4: inconclusive, 2: an error.
+    """
     from selftaught.cli.progress import Progress
     from selftaught.config import load_config
     from selftaught.continual import learn as run
 
-    config = load_config(recipe, [*([f"method={method}"] if method else []), *(overrides or [])])
+    changes = [*([f"method={method}"] if method else []), *(overrides or [])]
+    opened = ledger.workspace_of(data, workspace, model, out)
+    if opened is not None:
+        ledger.learn_skill(opened, data, recipe, changes, override or [], reason, processes, as_json)
+    out = out or Path("runs/learn")
+    config = load_config(recipe, changes)
     with Progress({"base": "base", config.method: config.method.upper()}, quiet=as_json) as progress:
-        report = run(data, model, out, config, resume, progress, processes)
+        report = run(data, model or "smollm2-135m", out, config, resume, progress, processes)
     question = next((item["question"] for item in report["answers"]), "Hello!")
     _show(report, out, as_json, out, question)
 
@@ -109,7 +126,7 @@ def check(
 
     found = api.check(data, model, load_config(recipe, overrides or ()))
     if as_json:
-        _print_json(found)
+        print_json(found)
         return
     groups = ", ".join(f"{count} {group}" for group, count in found["groups"].items())
     print(f"{found['rows']} rows are valid ({groups}); {found['train_rows']} to teach.")
@@ -130,7 +147,7 @@ def evaluate(
 
     found = api.evaluate(model, data, max_new_tokens, probes)
     if as_json:
-        _print_json(found)
+        print_json(found)
         return
     for group, share in {**found["accuracy"], **found["probes"]}.items():
         low, high = share["low"], share["high"]
@@ -158,7 +175,7 @@ def ask(
     chat = Chat(model, max_new_tokens, temperature, seed, system)
     if prompt is not None:
         reply = chat.say(prompt)
-        _print_json({"model": model, "prompt": prompt, "completion": reply}) if as_json else print(reply)
+        print_json({"model": model, "prompt": prompt, "completion": reply}) if as_json else print(reply)
         return
     if sys.stdin.isatty():
         print("Ask away; an empty line or Ctrl-D ends.")
@@ -172,10 +189,21 @@ def ask(
         print(chat.say(line))
 
 
+app.command()(ledger.init)
+app.add_typer(skills, name="skills")
+for command in (ledger.log, ledger.show, ledger.diff, ledger.rollback, ledger.promote, ledger.export):
+    app.command()(command)
+app.command()(ledger.gc)
+app.command()(ledger.fsck)
+app.command()(compare)
+app.add_typer(experiment, name="experiment")
+app.command()(harness)
+
+
 def _show(report: dict[str, Any], out: Path, as_json: bool, taught: Path, question: str) -> None:
     """The end of a run: the table, the checks, where things lie, and how to ask."""
     if as_json:
-        _print_json(report)
+        print_json(report)
         return
     from rich.console import Console
 
@@ -198,6 +226,3 @@ def _show(report: dict[str, Any], out: Path, as_json: bool, taught: Path, questi
         soft_wrap=True,
     )
 
-
-def _print_json(value: Any) -> None:
-    print(json.dumps(value, indent=2, ensure_ascii=False))

@@ -47,7 +47,8 @@ def load_examples(source: str | Path, *, scorer: Scorer | None = None) -> list[E
     Args:
         source: a .jsonl, .json, .csv or .parquet file, or a hub data set as "owner/name" (its train
             split) or "owner/name:split". Rows of a hub split called test, validation or eval are
-            test rows unless they say otherwise.
+            test rows unless they say otherwise. "paper:science", "paper:tools" and "paper:medical" are the
+            paper's skills, "paper:science=SOURCE" the same from elsewhere; see `data.paper`.
         scorer: the scorer of rows that name none.
 
     Returns:
@@ -56,6 +57,10 @@ def load_examples(source: str | Path, *, scorer: Scorer | None = None) -> list[E
     Raises:
         DataError: the source cannot be read, holds no rows, or has a row that is not usable.
     """
+    if isinstance(source, str) and source.startswith("paper:"):
+        from selftaught.data.paper import load_named
+
+        return load_named(source)
     rows, default_split = _open(source)
     register = Register()
     examples: list[Example] = []

@@ -22,7 +22,7 @@ REQUIRED = tuple(dict.fromkeys(column for columns in FORMATS for column in colum
 OPTIONAL = ("system", "context", "id", "answers", "scorer", "group", "split")
 FORMATS_HINT = "a row needs " + ", or ".join(" + ".join(columns) for columns in FORMATS)
 
-SPLITS: Mapping[str, Split] = {"train": "train", "test": "test", "validation": "test", "eval": "test"}
+SPLITS: Mapping[str, Split] = {"train": "train", "validation": "validation", "eval": "validation", "test": "test"}
 ROLES: Mapping[str, Role] = {"system": "system", "user": "user", "assistant": "assistant"}
 MAX_PARAM_DEPTH = 16
 
@@ -266,7 +266,7 @@ def _param(value: Any, depth: int = 0) -> Any:
 def _split(value: Any) -> Split:
     split = SPLITS.get(value.strip().lower()) if isinstance(value, str) else None
     if split is None:
-        raise DataError(f"unknown split {_short(value)}; use train or test (validation and eval mean test)")
+        raise DataError(f"unknown split {_short(value)}; use train, validation (or eval) or test")
     return split
 
 

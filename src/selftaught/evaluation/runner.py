@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from selftaught.config import PromptConfig
 from selftaught.errors import DataError
 from selftaught.evaluation.scorers import score
-from selftaught.evaluation.statistics import Share, shares_by_group
+from selftaught.statistics import Share, shares_by_group
 from selftaught.models.fast_decoder import make_decoder
 from selftaught.models.load import LanguageModel
 from selftaught.models.prefill import FreshPrompts

@@ -61,13 +61,14 @@ def check_scorers(examples: Iterable[Example]) -> None:
         examples: a whole data set.
 
     Raises:
-        ConfigError: as `score`; functions of the `callable` scorer are imported, but not called.
+        ConfigError: as `score`; functions of the `callable` scorer are imported (and their `check` is called,
+            where they have one), but not called.
         DataError: as `score`.
     """
     for example in examples:
         scorer = _scorer_of(example)
         if scorer.name == "callable":
-            _function(example, scorer.params)
+            getattr(_function(example, scorer.params), "check", lambda: None)()
         else:  # every scorer reads its params and answers before it looks at the completion
             SCORERS[scorer.name]("", example, scorer.params)
 

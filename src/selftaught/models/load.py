@@ -109,7 +109,7 @@ def load_model(source: str | Path, *, dtype: str = "auto", masters: bool = False
     compute = compute_dtype(dtype, device)
     adapter = path if (path / "adapter_config.json").is_file() else None
     base = _adapter_base(path) if adapter else path
-    tokenizer = _load_tokenizer(path)
+    tokenizer = load_tokenizer(path)
     try:
         model = AutoModelForCausalLM.from_pretrained(
             base, dtype=torch.float32 if masters or adapter else compute, use_safetensors=True, trust_remote_code=False
@@ -169,7 +169,12 @@ def flat_views(weights: Mapping[str, nn.Parameter], flat: Tensor) -> dict[str, T
     return views
 
 
-def _load_tokenizer(path: Path) -> Any:
+def load_tokenizer(path: Path) -> Any:
+    """The tokenizer in a model's directory.
+
+    Raises:
+        ModelError: it cannot be read, or has no chat template.
+    """
     from transformers import AutoTokenizer
 
     try:

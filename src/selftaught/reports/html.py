@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from selftaught.errors import ArtifactError
-from selftaught.files import write_json, write_text
 from selftaught.reports import charts
+from selftaught.reports.page import (
+    Cell,
+    Row,
+    answer_text,
+    facts,
+    mark_best,
+    render,
+    settings,
+    spaced,
+    thousands,
+    unbroken,
+    write_pair,
+)
 from selftaught.reports.tables import (
     NOTHING,
     base_of,
@@ -30,9 +38,7 @@ from selftaught.reports.tables import (
     trained_of,
 )
 
-SCHEMA = 1
 SHOWN_ANSWERS = 40  # the others wait in a fold
-LONG_ANSWER = 240  # characters; beyond it the answer is folded
 MAX_LEARNING_CHARTS = 4
 
 GROUP_NAMES = {
@@ -56,14 +62,7 @@ def write_report(report: dict[str, Any], folder: Path) -> tuple[Path, Path]:
     Raises:
         ArtifactError: the report is of another schema, holds a number that is not finite, or cannot be written.
     """
-    page = render_html(report)
-    as_json, as_html = folder / "report.json", folder / "report.html"
-    try:
-        write_json(as_json, report)
-    except (TypeError, ValueError) as error:
-        raise ArtifactError(f"{as_json}: the report is not JSON ({error}); leave out what was not measured") from error
-    write_text(as_html, page)
-    return as_json, as_html
+    return write_pair(report, render_html(report), folder)
 
 
 def render_html(report: dict[str, Any]) -> str:
@@ -72,20 +71,7 @@ def render_html(report: dict[str, Any]) -> str:
     Raises:
         ArtifactError: the report is of another schema, or lacks a field that every report has.
     """
-    from jinja2 import Environment, StrictUndefined
-    from markupsafe import Markup
-
-    if report.get("schema") != SCHEMA:
-        raise ArtifactError(
-            f"report: schema {report.get('schema')!r} is not known here, only {SCHEMA}; use the selftaught that made it"
-        )
-    try:
-        view = _view(report)
-    except KeyError as error:
-        raise ArtifactError(f"report: the field {error} is missing; docs/report.md lists the fields") from error
-    source = resources.files("selftaught.reports").joinpath("report.html.j2").read_text(encoding="utf-8")
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    return environment.from_string(source).render(**view, svg=Markup) + "\n"
+    return render(report, "report.html.j2", _view)
 
 
 def _view(report: Mapping[str, Any]) -> dict[str, Any]:
@@ -100,6 +86,7 @@ def _view(report: Mapping[str, Any]) -> dict[str, Any]:
         "comparisons": [row["statement"] for row in report.get("comparisons") or []],
         "model": report["model"],
         "data": _data_words(report.get("data") or {}),
+        "styles": list(styles.values()),
         "runs": [{"label": run["label"], "style": styles[run["name"]]} for run in report["runs"]],
         "sections": _sections(report),
         "lift": _lift(report.get("lift")),
@@ -108,35 +95,14 @@ def _view(report: Mapping[str, Any]) -> dict[str, Any]:
         "losses": _losses(report),
         "answers": _answers(report),
         "checks": report.get("checks") or [],
-        "configs": _configs(report),
-        "facts": _facts(report),
+        "configs": settings([(run["label"], run.get("config"), run.get("model_dir")) for run in report["runs"]]),
+        "facts": facts(report, _data_facts(report.get("data") or {})),
         "has_best": len(trained_of(report)) > 1,
         "has_probe_changes": bool(base_of(report) and probes_of(report)),
     }
 
 
 # ---------------------------------------------------------------------------------- results table
-
-
-@dataclass
-class Cell:
-    """One run's value in one row of the results table."""
-
-    text: str
-    detail: str = ""
-    tone: str = ""
-    best: bool = False
-    bar: dict[str, float] | None = None
-
-
-@dataclass
-class Row:
-    """One measured quantity: a label, a hint and a cell for each run."""
-
-    label: str
-    hint: str
-    count: str = ""
-    cells: list[Cell] = field(default_factory=list)
 
 
 def _sections(report: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -149,7 +115,7 @@ def _sections(report: Mapping[str, Any]) -> list[dict[str, Any]]:
     cost = [
         *_plain_row(report, "seconds", "Training time", "", duration),
         *_plain_row(report, "steps", "Optimiser steps", "", str, compare=False),
-        *_plain_row(report, "tokens", "Tokens learned from", "", _thousands, compare=False),
+        *_plain_row(report, "tokens", "Tokens learned from", "", thousands, compare=False),
         *_plain_row(report, "peak_memory_gib", "Peak memory", "", lambda value: f"{value:.1f} GiB"),
     ]
     parts = (("Learned", learned), ("Kept", kept), ("Cost", cost))
@@ -157,7 +123,7 @@ def _sections(report: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _accuracy_row(report: Mapping[str, Any], name: str) -> Row:
-    row = Row(*GROUP_NAMES.get(name, (_spaced(name), "")))
+    row = Row(*GROUP_NAMES.get(name, (spaced(name), "")))
     shares = [run["accuracy"].get(name) for run in report["runs"]]
     total = next((share["total"] for share in shares if share), 0)
     row.count = f"{total} asked" if total else ""
@@ -167,12 +133,12 @@ def _accuracy_row(report: Mapping[str, Any], name: str) -> Row:
             continue
         bar = {"low": 100 * share["low"], "span": 100 * (share["high"] - share["low"]), "at": 100 * share["value"]}
         row.cells.append(Cell(percent(share["value"]), interval(share), bar=bar))
-    _mark_best(report, row, [share and share["value"] for share in shares], max)
+    mark_best(row, _rivals(report, [share and share["value"] for share in shares]), max)
     return row
 
 
 def _probe_row(report: Mapping[str, Any], name: str) -> Row:
-    base, row = base_of(report), Row(_spaced(name), "")
+    base, row = base_of(report), Row(spaced(name), "")
     before = ((base or {}).get("probes") or {}).get(name)
     shares = [(run.get("probes") or {}).get(name) for run in report["runs"]]
     for run, share in zip(report["runs"], shares, strict=True):
@@ -184,7 +150,7 @@ def _probe_row(report: Mapping[str, Any], name: str) -> Row:
             moved = change(share, before)
             tone = ("up" if moved.points > 0 else "down") if moved.beyond_noise else ""
             row.cells.append(Cell(percent(share["value"]), _change_words(moved.points, tone), tone))
-    _mark_best(report, row, [share and share["value"] for share in shares], max)
+    mark_best(row, _rivals(report, [share and share["value"] for share in shares]), max)
     return row
 
 
@@ -196,7 +162,7 @@ def _mean_row(report: Mapping[str, Any]) -> Row:
     for run, mean in zip(report["runs"], means, strict=True):
         detail = "" if mean is None or before is None or run is base else _change_words(100 * (mean - before), "")
         row.cells.append(Cell(NOTHING if mean is None else percent(mean), detail))
-    _mark_best(report, row, means, max)
+    mark_best(row, _rivals(report, means), max)
     return row
 
 
@@ -212,21 +178,16 @@ def _plain_row(
     values = [run.get(key) for run in report["runs"]]
     if not any(value is not None and run is not base for run, value in zip(report["runs"], values, strict=True)):
         return []
-    row.cells = [Cell(NOTHING if value is None else _unbroken(words(value))) for value in values]
+    row.cells = [Cell(NOTHING if value is None else unbroken(words(value))) for value in values]
     if compare:
-        _mark_best(report, row, values, min)
+        mark_best(row, _rivals(report, values), min)
     return [row]
 
 
-def _mark_best(report: Mapping[str, Any], row: Row, values: Sequence[float | None], pick: Callable[..., float]) -> None:
-    """Marks the best cells among the trained runs, unless there is nothing to compare or all are alike."""
+def _rivals(report: Mapping[str, Any], values: Sequence[float | None]) -> list[float | None]:
+    """The trained runs' values; the base does not compete."""
     base = base_of(report)
-    rivals = [None if run is base else value for run, value in zip(report["runs"], values, strict=True)]
-    known = [value for value in rivals if value is not None]
-    if len(set(known)) < 2:
-        return
-    for cell, value in zip(row.cells, rivals, strict=True):
-        cell.best = value is not None and value == pick(known)
+    return [None if run is base else value for run, value in zip(report["runs"], values, strict=True)]
 
 
 # ------------------------------------------------------------------------------- the other sections
@@ -249,7 +210,7 @@ def _learning(report: Mapping[str, Any]) -> list[dict[str, str]]:
     for index, name in enumerate(groups_of(report)):
         chart = charts.learning_chart(report, name, f"learning{index}")
         if chart is not None and len(drawn) < MAX_LEARNING_CHARTS:
-            title, hint = GROUP_NAMES.get(name, (_spaced(name), ""))
+            title, hint = GROUP_NAMES.get(name, (spaced(name), ""))
             drawn.append({"title": title, "hint": hint, "svg": chart})
     return drawn
 
@@ -273,7 +234,7 @@ def _answers(report: Mapping[str, Any]) -> dict[str, Any] | None:
     rest = first[SHOWN_ANSWERS:] + rest
     present = [name for name in groups_of(report) if name in groups]
     groups = present + [name for name in groups if name not in present]
-    names = [(name, GROUP_NAMES.get(name, (_spaced(name), ""))[0]) for name in groups]
+    names = [(name, GROUP_NAMES.get(name, (spaced(name), ""))[0]) for name in groups]
     return {
         "groups": names,
         "shown": [_answer(report, row) for row in first[:SHOWN_ANSWERS]],
@@ -291,56 +252,16 @@ def _answer(report: Mapping[str, Any], row: Mapping[str, Any]) -> dict[str, Any]
     verdicts = {given[name]["correct"] for name in rivals if name in given}
     return {
         "group": row["group"],
-        "group_label": GROUP_NAMES.get(row["group"], (_spaced(row["group"]), ""))[0],
+        "group_label": GROUP_NAMES.get(row["group"], (spaced(row["group"]), ""))[0],
         "question": row["question"],
         "expected": row["expected"],
         "differs": len(verdicts) > 1,
         "given": [
-            {"label": run["label"], "index": styles[run["name"]].index, **_text(given[run["name"]])}
+            {"label": run["label"], "index": styles[run["name"]].index, **answer_text(given[run["name"]])}
             for run in report["runs"]
             if run["name"] in given
         ],
     }
-
-
-def _text(answer: Mapping[str, Any]) -> dict[str, Any]:
-    text = answer["text"].strip()
-    start = text[:LONG_ANSWER].rsplit(None, 1)[0] if len(text) > LONG_ANSWER else ""
-    return {"text": text, "start": start, "correct": answer["correct"]}
-
-
-def _configs(report: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Each run's configuration as dotted names; names whose values differ between runs are marked."""
-    flat = [(run, dict(_flatten(run["config"]))) for run in report["runs"] if run.get("config")]
-    same = {
-        name
-        for name in (flat[0][1] if flat else {})
-        if len({str(values.get(name, NOTHING)) for _, values in flat}) == 1
-    }
-    return [
-        {
-            "label": run["label"],
-            "model_dir": run.get("model_dir"),
-            "rows": [{"name": n, "value": v, "marked": len(flat) > 1 and n not in same} for n, v in values.items()],
-        }
-        for run, values in flat
-    ]
-
-
-def _flatten(tree: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    rows: list[tuple[str, str]] = []
-    for key, value in tree.items():
-        name = f"{prefix}{key}"
-        rows += _flatten(value, f"{name}.") if isinstance(value, Mapping) else [(name, _value(value))]
-    return rows
-
-
-def _value(value: Any) -> str:
-    if value is None:
-        return "none"
-    if isinstance(value, bool):
-        return "true" if value else "false"  # as in a recipe
-    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
 def _data_words(data: Mapping[str, Any]) -> str:
@@ -350,36 +271,7 @@ def _data_words(data: Mapping[str, Any]) -> str:
     return f"{data['name']} ({items} to learn)" if items else str(data["name"])
 
 
-def _facts(report: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Model, data, machine and versions: what another person needs to repeat this."""
-    model, machine, data = report["model"], report.get("machine") or {}, report.get("data") or {}
+def _data_facts(data: Mapping[str, Any]) -> list[tuple[str, str]]:
     groups = ", ".join(f"{name} {count}" for name, count in (data.get("groups") or {}).items())
-    size = f", {model['parameters'] / 1e6:,.1f} million parameters" if model.get("parameters") else ""
-    memory = f", {machine['memory_gib']:.1f} GiB of memory" if machine.get("memory_gib") else ""
-    cores = f", {machine['cores']} cores" if machine.get("cores") else ""
-    processes = f", {machine['processes']} processes" if (machine.get("processes") or 1) > 1 else ""
-    versions = [f"{name} {machine[name]}" for name in ("torch", "python") if machine.get(name)]
-    rows = [
-        ("Model", f"{model['name']}{size}" + (f", computed in {model['dtype']}" if model.get("dtype") else "")),
-        ("Model files", model.get("path") or ""),
-        ("Data", f"{data['name']} ({groups})" if groups else data.get("name", "")),
-        ("Data hash", data.get("hash") or ""),
-        ("Machine", f"{machine.get('processor', '')}{cores}{memory}{processes}".strip(", ")),
-        ("Versions", ", ".join([f"selftaught {report['selftaught']}", *versions])),
-        ("Made", report["created"]),
-    ]
-    return [(name, value) for name, value in rows if value]
-
-
-def _thousands(value: int) -> str:
-    return f"{value:,}".replace(",", "\N{NARROW NO-BREAK SPACE}")
-
-
-def _unbroken(quantity: str) -> str:
-    """Keeps each number on one line with its unit: "6 min" and "42 s" may part, "42" and "s" may not."""
-    return re.sub(r"(?<=\d) (?=[A-Za-z])", "\N{NO-BREAK SPACE}", quantity)
-
-
-def _spaced(name: str) -> str:
-    words = name.replace("_", " ")
-    return words[:1].upper() + words[1:]
+    words = f"{data['name']} ({groups})" if groups else data.get("name", "")
+    return [("Data", words), ("Data hash", data.get("hash") or "")]

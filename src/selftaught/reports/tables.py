@@ -76,6 +76,19 @@ def signed(points: float) -> str:
     return "±0" if shown == 0 else f"{'+' if shown > 0 else MINUS}{abs(shown)}"
 
 
+def points(share: float | None, sign: bool = False) -> str:
+    """A share or a change in percentage points, with a digit after the point: "61.2", "+3.0", "−0.4"."""
+    if share is None:
+        return NOTHING
+    shown = round(100 * share, 1) + 0.0  # no minus before a zero
+    return f"{shown:{'+' if sign else ''}.1f}".replace("-", MINUS)
+
+
+def times(ratio: float) -> str:
+    """A ratio: two digits after the point, fewer when it is large."""
+    return f"{ratio:.{2 if abs(ratio) < 10 else 0}f}".replace("-", MINUS)
+
+
 def nats(value: float) -> str:
     """A divergence in nats: two digits after the point, three when it is small."""
     return f"{value:.3f}" if 0 < abs(value) < 0.1 else f"{value:.2f}"
@@ -183,8 +196,8 @@ def group_words(group: str) -> str:
 
 
 @dataclass(frozen=True)
-class _Column:
-    """A column of the terminal table. The lowest `rank` leaves first when room is short; None stays."""
+class Column:
+    """A column of a terminal table. The lowest `rank` leaves first when room is short; None stays."""
 
     title: str
     cell: Callable[[Run], str]
@@ -201,13 +214,30 @@ def headline_table(report: Report, width: int | None = None) -> Table:
         report: see docs/report.md.
         width: columns there are; None asks the terminal.
     """
+    forms = ((True, True), (True, False), (False, False))
+    return fitting_table(
+        "run", report["runs"], [_columns(report, intervals, families) for intervals, families in forms], width
+    )
+
+
+def fitting_table(
+    title: str, rows: Sequence[Mapping[str, Any]], forms: Sequence[Sequence[Column]], width: int | None
+) -> Table:
+    """The first form that fits, else as many columns of the last one as fit.
+
+    Args:
+        title: what the rows are.
+        rows: each with a "label", and what the columns read.
+        forms: columns, in reading order, from the fullest choice of them to the leanest.
+        width: columns there are; None asks the terminal.
+    """
     from rich.console import Console
 
     width = Console().width if width is None else width
     ruler = Console(width=10_000)
-    for intervals, families in ((True, True), (True, False), (False, False)):
-        columns = _columns(report, intervals, families)
-        table = _build(report, columns)
+    for form in forms:
+        columns = [column for column in form if any(column.cell(row) != NOTHING for row in rows)]
+        table = _build(title, rows, columns)
         if ruler.measure(table).maximum <= width:
             return table
     while ruler.measure(table).maximum > width:
@@ -215,47 +245,47 @@ def headline_table(report: Report, width: int | None = None) -> Table:
         if not ranked:
             break
         columns.remove(min(ranked, key=lambda column: column.rank or 0))
-        table = _build(report, columns)
+        table = _build(title, rows, columns)
     return table
 
 
-def _build(report: Report, columns: Sequence[_Column]) -> Table:
+def _build(title: str, rows: Sequence[Mapping[str, Any]], columns: Sequence[Column]) -> Table:
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=None)
-    table.add_column("run", no_wrap=True, style="bold")
+    table.add_column(title, no_wrap=True, style="bold")
     for column in columns:
         table.add_column(Text(column.title), justify="right", no_wrap=True)
-    for run in report["runs"]:
-        table.add_row(Text(run["label"]), *(Text(column.cell(run)) for column in columns))
+    for row in rows:
+        table.add_row(Text(row["label"]), *(Text(column.cell(row)) for column in columns))
     return table
 
 
-def _columns(report: Report, intervals: bool, families: bool) -> list[_Column]:
+def _columns(report: Report, intervals: bool, families: bool) -> list[Column]:
     """All columns that some run fills, in reading order."""
     main = main_group(report)
     columns = [
-        _Column(name, _share_cell("accuracy", name, intervals, None), None if name == main else 70 - place)
+        Column(name, _share_cell("accuracy", name, intervals, None), None if name == main else 70 - place)
         for place, name in enumerate(groups_of(report))
     ]
     columns += _probe_columns(report, families)
-    columns += [
-        _Column("drift", lambda run: _or_nothing(run.get("drift_nats"), nats), 90),
-        _Column("seconds", lambda run: _or_nothing(run.get("seconds"), lambda value: f"{value:.0f}"), 20),
-        _Column("GiB", lambda run: _or_nothing(run.get("peak_memory_gib"), lambda value: f"{value:.1f}"), 10),
+    return [
+        *columns,
+        Column("drift", lambda run: _or_nothing(run.get("drift_nats"), nats), 90),
+        Column("seconds", lambda run: _or_nothing(run.get("seconds"), lambda value: f"{value:.0f}"), 20),
+        Column("GiB", lambda run: _or_nothing(run.get("peak_memory_gib"), lambda value: f"{value:.1f}"), 10),
     ]
-    return [column for column in columns if any(column.cell(run) != NOTHING for run in report["runs"])]
 
 
-def _probe_columns(report: Report, families: bool) -> list[_Column]:
+def _probe_columns(report: Report, families: bool) -> list[Column]:
     base, names = base_of(report), probes_of(report)
     if families or len(names) < 2:
-        return [_Column(name, _share_cell("probes", name, False, base), 40) for name in names]
-    columns = [_Column("probes", lambda run: _mean_cell(run, base), 50)]
+        return [Column(name, _share_cell("probes", name, False, base), 40) for name in names]
+    columns = [Column("probes", lambda run: _mean_cell(run, base), 50)]
     if "formats" in names:
-        columns.append(_Column("formats", _share_cell("probes", "formats", False, base), 40))
+        columns.append(Column("formats", _share_cell("probes", "formats", False, base), 40))
     return columns
 
 

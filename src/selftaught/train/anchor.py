@@ -7,6 +7,9 @@ and then answers it. So no data is needed, and none that is measured later is se
 
 to the loss, which is drift itself, on the model's own everyday talk (after arXiv 2609.24646).
 
+Where the model has learned skills before, prompts of theirs are *rehearsed* in the same way: what it says to
+them now, right or wrong, is what the student is held to. No demonstration is needed again.
+
 Legend: N completion tokens, H hidden size.
 """
 
@@ -57,15 +60,28 @@ class Anchor:
         config: number of rows, their length and weight.
         seed: of the rows.
         processes: who draw the rows, and share those of a step.
+        rehearsed: prompts of earlier skills, as token ids; as many as `config.pool` are used.
+        rehearsed_tokens: longest answer to one of them.
     """
 
-    def __init__(self, base: LanguageModel, config: AnchorConfig, seed: int, processes: ProcessGroup = ALONE) -> None:
+    def __init__(
+        self,
+        base: LanguageModel,
+        config: AnchorConfig,
+        seed: int,
+        processes: ProcessGroup = ALONE,
+        rehearsed: Sequence[Sequence[int]] = (),
+        rehearsed_tokens: int = 0,
+    ) -> None:
         self.config = config
         self.processes = processes
         self.seed = seed
         head = base.head.detached()
         self._head = Head(head.weight.clone(), None if head.bias is None else head.bias.clone())
-        self._rows = draw_rows(base, config, seed, processes)
+        self._rows = draw_rows(base, config, seed, processes) if config.rows else []
+        every = math.ceil(len(rehearsed) / config.pool) or 1
+        prompts = [tuple(prompt) for prompt in rehearsed[::every]] if config.rehearsal else []
+        self._rehearsed = answered(base, prompts, rehearsed_tokens, seed, processes) if prompts else []
 
     def backward(self, student: LanguageModel, step: int, microbatch_tokens: int) -> float:
         """Adds the anchor's gradient for a step (0-based).
@@ -73,8 +89,9 @@ class Anchor:
         Returns:
             This process's part of the mean KL(base‖student) a token, in nats.
         """
-        picked = batch_indices(len(self._rows), self.config.rows, step, self.seed)
-        rows = [self._rows[index] for index in self.processes.share(picked)]
+        picked = _picked(self._rows, self.config.rows, step, self.seed)
+        picked += _picked(self._rehearsed, self.config.rehearsal, step, self.seed)
+        rows = self.processes.share(picked)
         total = 0.0
         for group in microbatches([len(row.prompt) + len(row.completion) for row in rows], microbatch_tokens):
             members = [rows[index] for index in group]
@@ -87,23 +104,44 @@ class Anchor:
         return total / self.config.weight
 
 
+def _picked(rows: Sequence[AnchorRow], num_rows: int, step: int, seed: int) -> list[AnchorRow]:
+    return [rows[index] for index in batch_indices(len(rows), num_rows, step, seed)] if rows else []
+
+
 @torch.no_grad()
 def draw_rows(base: LanguageModel, config: AnchorConfig, seed: int, processes: ProcessGroup = ALONE) -> list[AnchorRow]:
     """Has the base write `config.pool` user turns and answer them, at temperature 1."""
     opening, closing = user_turn(base)
-    groups: list[list[AnchorRow]] = []
-    decoder = make_decoder(base, config.max_new_tokens * 2 * math.ceil(config.pool / GROUP_ROWS))
+    prompts: list[list[tuple[int, ...]]] = []
+    decoder = make_decoder(base, config.max_new_tokens * math.ceil(config.pool / GROUP_ROWS))
     for first in processes.share(range(0, config.pool, GROUP_ROWS)):
         numbers = range(first, min(first + GROUP_ROWS, config.pool))
         sampling = Sampling(config.max_new_tokens, temperature=1.0)
         openers = [base.tokenizer(OPENERS[n % len(OPENERS)], add_special_tokens=False)["input_ids"] for n in numbers]
         begun = [(*opening, *opener) for opener in openers]
         turns = sample(FreshPrompts(decoder, begun), sampling, [row_seed(seed, -1, n) for n in numbers])
-        asked = [
-            (*start, *(token for token in turn.ids if token not in base.stop_ids), *closing)
-            for start, turn in zip(begun, turns, strict=True)
-        ]
-        answers = sample(FreshPrompts(decoder, asked), sampling, [row_seed(seed, -2, n) for n in numbers])
+        prompts.append(
+            [
+                (*start, *(token for token in turn.ids if token not in base.stop_ids), *closing)
+                for start, turn in zip(begun, turns, strict=True)
+            ]
+        )
+    asked = [prompt for group in processes.merged(processes.gather(prompts)) for prompt in group]
+    return answered(base, asked, config.max_new_tokens, seed, processes)
+
+
+@torch.no_grad()
+def answered(
+    base: LanguageModel, prompts: Sequence[tuple[int, ...]], max_new_tokens: int, seed: int, processes: ProcessGroup
+) -> list[AnchorRow]:
+    """Has the base answer prompts at temperature 1."""
+    groups: list[list[AnchorRow]] = []
+    decoder = make_decoder(base, max_new_tokens * math.ceil(len(prompts) / GROUP_ROWS))
+    for first in processes.share(range(0, len(prompts), GROUP_ROWS)):
+        numbers = range(first, min(first + GROUP_ROWS, len(prompts)))
+        asked = [prompts[number] for number in numbers]
+        seeds = [row_seed(seed, -2, number) for number in numbers]
+        answers = sample(FreshPrompts(decoder, asked), Sampling(max_new_tokens, temperature=1.0), seeds)
         groups.append(
             [
                 AnchorRow(prompt, answer.ids, student_hidden(base, [prompt], [answer.ids]))

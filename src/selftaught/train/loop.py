@@ -25,7 +25,7 @@ from selftaught.train.batch import TrainRow, batch_indices
 from selftaught.train.checkpoint import latest_checkpoint, save_checkpoint
 from selftaught.train.optim import Optimizer, learning_rate
 from selftaught.train.rollouts import Rollouts, teacher_share
-from selftaught.train.rows import prepare
+from selftaught.train.rows import prepare, rehearsal_prompts
 from selftaught.train.sft import sft_step
 from selftaught.train.step import StepOutput, sdft_step
 from selftaught.types import Example
@@ -102,6 +102,7 @@ def train(
     checkpoints: Path | None = None,
     callbacks: Callbacks | None = None,
     processes: ProcessGroup = ALONE,
+    rehearse: Sequence[Example] = (),
 ) -> tuple[LanguageModel, RunRecord]:
     """Teaches a model, from its start or from the newest checkpoint in `checkpoints`.
 
@@ -113,6 +114,7 @@ def train(
         callbacks: who watches.
         processes: who train it together; all must call this. The result is that of one process, up to
             rounding; with as many processes it is the same bit for bit.
+        rehearse: of earlier skills; self-distillation holds the student to what it now says to their prompts.
 
     Returns:
         The taught model, in its compute type, and the run's record.
@@ -128,7 +130,7 @@ def train(
     optimizer = Optimizer(student, config, processes)
     release_memory()  # the weights as they were loaded
     started = time.perf_counter()
-    sdft = SdftParts(student, optimizer, rows, config, processes) if config.method == "sdft" else None
+    sdft = SdftParts(student, optimizer, rows, config, processes, rehearse) if config.method == "sdft" else None
     record, first = RunRecord(seconds=time.perf_counter() - started), 0
     if checkpoints is not None:
         record, first = _restored(checkpoints, optimizer, sdft) or (record, first)
@@ -197,6 +199,7 @@ class SdftParts:
         rows: all rows that are taught.
         config: resolved.
         processes: who train it together.
+        rehearse: examples of earlier skills.
     """
 
     def __init__(
@@ -206,13 +209,17 @@ class SdftParts:
         rows: Sequence[TrainRow],
         config: LearnConfig,
         processes: ProcessGroup,
+        rehearse: Sequence[Example] = (),
     ) -> None:
         self.teacher = TeacherModel(
             student, config.teacher, (config.prefix_cache_mib << 20) // processes.size, processes
         )
         self.teacher.start(student, optimizer.masters)
         self.rollouts = Rollouts(student, self.teacher, rows, config, processes)
-        self.anchor = Anchor(student, config.anchor, config.seed, processes) if config.anchor.rows else None
+        self.anchor = None
+        if config.anchor.rows or (rehearse and config.anchor.rehearsal):
+            prompts, length = rehearsal_prompts(student, rehearse)
+            self.anchor = Anchor(student, config.anchor, config.seed, processes, prompts, length)
 
 
 def _report(

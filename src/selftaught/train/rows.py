@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from selftaught.config import LearnConfig
@@ -64,3 +65,13 @@ def _row(example: Example, target: tuple[int, ...], model: LanguageModel, config
     if config.method != "sdft":
         return TrainRow(example.id, prompt, (), target)
     return TrainRow(example.id, prompt, tuple(teacher_prompt(example, tokenizer, config.prompts, room)), target)
+
+
+def rehearsal_prompts(model: LanguageModel, examples: Sequence[Example]) -> tuple[list[tuple[int, ...]], int]:
+    """Prompts of earlier skills as token ids, and how long an answer to them may be.
+
+    Those that no longer fit, with such an answer, are left out: they were checked when they were taught.
+    """
+    length = math.ceil(1.5 * max([len(_target(example, model)) for example in examples], default=0))
+    prompts = [tuple(student_prompt(example, model.tokenizer)) for example in examples]
+    return [prompt for prompt in prompts if len(prompt) + length <= model.max_tokens], length

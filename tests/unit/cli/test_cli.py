@@ -14,7 +14,7 @@ from selftaught import errors
 from selftaught.cli import main
 from selftaught.config import LearnConfig
 
-COMMANDS = ("quickstart", "learn", "check", "evaluate", "ask")
+COMMANDS = ("quickstart", "learn", "check", "evaluate", "ask", "harness")
 HEAVY = ("torch", "transformers", "peft", "datasets", "numpy", "matplotlib", "huggingface_hub", "selftaught.config")
 
 
@@ -123,7 +123,7 @@ def test_every_public_name_can_be_imported(name: str) -> None:
 
 
 def test_a_name_stays_a_function_when_a_module_of_that_name_is_imported() -> None:
-    import selftaught.evaluation.statistics
+    import selftaught.statistics
     import selftaught.main_job
 
     assert isinstance(selftaught.evaluate, FunctionType)

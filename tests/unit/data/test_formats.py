@@ -132,7 +132,7 @@ def test_optional_columns(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("written", "read"),
-    [("train", "train"), ("test", "test"), ("validation", "test"), ("eval", "test"), ("Test", "test"), ("", "train")],
+    [("train", "train"), ("test", "test"), ("validation", "validation"), ("eval", "validation"), ("Test", "test"), ("", "train")],
 )
 def test_splits(tmp_path: Path, written: str, read: str) -> None:
     assert load_examples(jsonl(tmp_path, {**QA, "split": written}))[0].split == read
@@ -205,7 +205,7 @@ def test_csv(tmp_path: Path) -> None:
         scorer=Scorer("contains"),
         group="indirect",
     )
-    assert second == Example("2", user("é?"), "no", split="test")
+    assert second == Example("2", user("é?"), "no", split="validation")
 
 
 def test_csv_reads_long_documents_and_leaves_the_library_as_it_was(tmp_path: Path) -> None:
@@ -240,7 +240,7 @@ def test_parquet_with_mixed_formats(tmp_path: Path) -> None:
         ("owner/name", "train", "train"),
         ("owner/name:train[:10]", "train[:10]", "train"),
         ("owner/v1.0:test", "test", "test"),
-        ("owner/name:validation[:5]", "validation[:5]", "test"),
+        ("owner/name:validation[:5]", "validation[:5]", "validation"),
         ("owner/name:train_sft", "train_sft", "train"),
     ],
 )
@@ -499,7 +499,7 @@ def test_train_row_without_demonstration(tmp_path: Path, row: dict[str, Any], wo
         ({"answers": ["x", " "]}, "answers has a blank entry; remove it"),
         ({"answers": ["x", None]}, "answers has a blank entry; remove it"),
         ({"answers": [["x"]]}, "answers is a list; write it as text"),
-        ({"split": "dev"}, "unknown split 'dev'; use train or test (validation and eval mean test)"),
+        ({"split": "dev"}, "unknown split 'dev'; use train, validation (or eval) or test"),
         ({"split": 1}, "unknown split 1; use train or test"),
         ({"scorer": "exakt"}, "unknown scorer 'exakt'; did you mean 'exact'? use one of exact, choice, contains, "),
         ({"scorer": "zzz"}, "unknown scorer 'zzz'; use one of exact, "),

@@ -1,0 +1,89 @@
+"""Commands that measure: a whole experiment, or two models side by side."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from selftaught.cli.options import AsJson, Model, Overrides, Processes, Resume, print_json
+
+experiment = typer.Typer(no_args_is_help=True, help="Experiments on the built-in skills.")
+
+
+@experiment.callback()
+def _group() -> None:
+    """Experiments on the built-in skills."""
+
+
+@experiment.command()
+def sequential(
+    model: Model = "smollm2-135m",
+    out: Annotated[Path, typer.Option(help="Folder for models and report.")] = Path("runs/sequential"),
+    fast: Annotated[
+        bool, typer.Option("--fast", help="One seed and shorter stages: half an hour on 2 cores instead of hours.")
+    ] = False,
+    seed: Annotated[
+        list[int] | None, typer.Option(min=0, help="A chain of each method with this seed; may be given several times.")
+    ] = None,
+    overrides: Overrides = None,
+    resume: Resume = False,
+    processes: Processes = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Teach one model three skills in turn, by SDFT and by SFT, and measure what is left of each after every stage."""
+    from rich.console import Console
+
+    from selftaught.cli.progress import Progress
+    from selftaught.continual.sequential import job_labels
+    from selftaught.continual.sequential import sequential as run
+    from selftaught.reports import sequence_table
+
+    with Progress(job_labels(fast, seed, overrides or ()), quiet=as_json) as progress:
+        report = run(out, model, fast, seed, overrides or (), resume, progress, processes)
+    if as_json:
+        print_json(report)
+        return
+    console = Console()
+    console.print(sequence_table(report))
+    for row in report["checks"]:
+        mark = "[green]✓[/]" if row["met"] else "[red]✗[/]"
+        console.print(f"{mark} {row['name']}: {row['value']} (target {row['target']})")
+    console.print(f"Report: {out / 'report.html'} (and report.json)", markup=False, soft_wrap=True)
+
+
+def compare(
+    first: Annotated[str, typer.Argument(help="Embedded name, model or run directory, or hub id.")],
+    second: Annotated[str, typer.Argument(help="Another.")],
+    data: Annotated[
+        list[str] | None, typer.Option(help="A data set to ask as well; may be given several times.")
+    ] = None,
+    probes: Annotated[
+        Literal["standard", "bank", "none"], typer.Option(help="Which probes; the bank is larger, and decides more.")
+    ] = "standard",
+    items: Annotated[int, typer.Option(min=0, help="Lost items to print of each skill and family.")] = 2,
+    processes: Processes = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Compare any two models: what the second has kept, lost and gained of what the first can do."""
+    from rich.console import Console
+
+    from selftaught.cli.ledger import print_flips, print_verdict
+    from selftaught.cli.progress import Progress
+    from selftaught.continual.compare import compare as run
+
+    with Progress({"first": first, "second": second}, quiet=as_json) as progress:
+        found = run(first, second, data or (), probes, watch=progress, processes=processes)
+    if as_json:
+        print_json(found)
+        return
+    console = Console(highlight=False)
+    console.print(f"{first} → {second}", markup=False)
+    print_verdict(console, found, decision=False)
+    for name, flips in found["flips"].items():
+        lost = [flip for flip in flips if not flip["gained"]]
+        if lost and items:
+            console.print(f"[bold]{name}[/]: {len(lost)} lost")
+            print_flips(console, lost[:items], "before", "after")
+    console.print(f"drift: KL(first‖second) = {found['drift_nats']:.3f} nats a token on the first's own answers")

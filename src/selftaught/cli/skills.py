@@ -1,0 +1,84 @@
+"""Commands for skills: named data whose splits are fixed when it is registered."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from selftaught.cli.options import HERE, AsJson, InWorkspace, print_json
+
+skills = typer.Typer(no_args_is_help=True, help="Register and list skills: named data with fixed splits.")
+
+
+@skills.command()
+def add(
+    name: Annotated[str, typer.Argument(help="tools, medical or science, or a name for your own data.")],
+    data: Annotated[str | None, typer.Argument(help="Your data: a file, or a hub data set (owner/name).")] = None,
+    measure: Annotated[
+        bool, typer.Option(help="Measure HEAD's accuracy, and its accuracy with the demonstration, for the card.")
+    ] = True,
+    workspace: InWorkspace = HERE,
+) -> None:
+    """Register a skill. Its rows and splits never change from then on."""
+    from selftaught.cli.progress import Progress
+    from selftaught.continual.registry import add_skill, load_skill
+    from selftaught.continual.workspace import Workspace
+
+    opened = Workspace.open(workspace)
+    examples, source, card = load_skill(name, data)
+    with Progress({"head": f"HEAD ({opened.ledger.head().name})"}) as progress:
+        skill = add_skill(opened, name, examples, source, card, measure, progress)
+    print_card(skill.name, skill.source, skill.card)
+
+
+@skills.command(name="list")
+def list_skills(workspace: InWorkspace = HERE, as_json: AsJson = False) -> None:
+    """List the registered skills."""
+    from selftaught.continual.workspace import Workspace
+
+    found = Workspace.open(workspace).ledger.skills()
+    if as_json:
+        print_json([vars(skill) for skill in found])
+        return
+    for skill in found:
+        counts = {split: sum(groups.values()) for split, groups in skill.card["counts"].items()}
+        sizes = ", ".join(f"{count} {split}" for split, count in counts.items())
+        print(f"{skill.name:<16} {sizes}; from {skill.source}; data {skill.data_hash[:12]}")
+    if not found:
+        print("no skills yet; add one with selftaught skills add")
+
+
+@skills.command()
+def show(
+    name: Annotated[str, typer.Argument(help="A registered skill.")],
+    workspace: InWorkspace = HERE,
+    as_json: AsJson = False,
+) -> None:
+    """Show a skill's card: source, licence, counts, accuracies when it was registered."""
+    from selftaught.continual.workspace import Workspace
+
+    skill = Workspace.open(workspace).ledger.skill(name)
+    print_json(vars(skill)) if as_json else print_card(skill.name, skill.source, skill.card)
+
+
+def print_card(name: str, source: str, card: dict[str, object]) -> None:
+    """A skill's card, a line a fact."""
+    print(f"{name}: {card.get('title', source)}")
+    for key, value in card.items():
+        if key == "counts" and isinstance(value, dict):
+            for split, groups in value.items():
+                print(f"  {split:<12} {sum(groups.values())} ({', '.join(f'{n} {g}' for g, n in groups.items())})")
+        elif key == "ceiling" and isinstance(value, dict):
+            print(f"  ceiling      {value['value']:.0%}: {value['why']}")
+        elif key == "measured" and isinstance(value, dict):
+            print(
+                f"  {value['version']} knows {value['without']:.1%} of the taught questions, and "
+                f"{value['with_demonstration']:.1%} with the demonstration shown"
+            )
+            if value["warning"]:
+                print(f"  warning: {value['warning']}")
+        elif key != "title":
+            print(f"  {key:<12} {value}")
+
+

@@ -1,0 +1,98 @@
+"""One run outside a workspace: a data set taught to a model, with a report beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from selftaught.config import LearnConfig
+from selftaught.continual.jobs import Event, Job, Watch, run_jobs
+from selftaught.errors import ArtifactError, ConfigError
+from selftaught.files import locked, read_json, write_json
+from selftaught.types import Example
+
+@contextmanager
+def run_folder(out: Path, request: dict[str, Any], resume: bool) -> Iterator[None]:
+    """Makes a run's folder, or checks that the run in it is the one that is asked for; others are kept out meanwhile.
+
+    Args:
+        out: the run's folder.
+        request: what determines the result: model, data hash, configuration.
+        resume: go on with the run in `out`.
+
+    Raises:
+        ArtifactError: there is a run in it and `resume` is not set, or another process is at work in it.
+        ConfigError: there is another run in it.
+    """
+    if out.exists() and not out.is_dir():
+        raise ArtifactError(f"{out}: is a file, not a folder; choose another --out")
+    with locked(out):
+        _check_request(out, request, resume)
+        yield
+
+
+def _check_request(out: Path, request: dict[str, Any], resume: bool) -> None:
+    path = out / "request.json"
+    found = {entry.name for entry in out.iterdir() if not entry.name.startswith(".")}
+    if found <= {path.name}:  # nothing has been done yet, or the last try ended at once on a wrong model or wrong data
+        write_json(path, request)
+        return
+    if path.name not in found:
+        raise ArtifactError(f"{out}: is not empty and holds no run of ours; choose another --out")
+    if not resume:
+        raise ArtifactError(f"{out}: already holds a run; add --resume to go on with it, or choose another --out")
+    before = read_json(path)
+    changed = [key for key in request if before.get(key) != request[key]]
+    if changed:
+        raise ConfigError(f"{out}: holds a run with another {changed[0]}; choose another --out, or ask for the same")
+
+
+def learn(
+    data: str | Path | Sequence[Example],
+    model: str = "smollm2-135m",
+    out: str | Path = "runs/learn",
+    config: LearnConfig | None = None,
+    resume: bool = False,
+    watch: Watch = lambda event: None,
+    processes: int = 0,
+) -> dict[str, Any]:
+    """Teaches a model from demonstrations and measures what that gained and cost.
+
+    Args:
+        data: a file, a hub data set, or examples; rows of split "test" are only asked.
+        model: what to teach: an embedded name, a directory, or a hub id.
+        out: folder for the taught model (`out/model`), `report.html` and `report.json`.
+        config: how; the class defaults are the vetted setting.
+        resume: go on with an interrupted run in `out`.
+        watch: told what happens.
+        processes: how many train it together; 0 is one for each core that a batch has rows for.
+
+    Returns:
+        The report, as written to `out/report.json`; see docs/report.md.
+
+    Raises:
+        SelftaughtError: with one line that says what is wrong and how to mend it.
+    """
+    from selftaught.data import data_hash, load_examples
+    from selftaught.evaluation.scorers import check_scorers
+    from selftaught.models.resolve import resolve_model
+    from selftaught.reports import write_report
+    from selftaught.reports.compose import compose_report
+
+    config, model = config or LearnConfig(), str(model)
+    examples = load_examples(data) if isinstance(data, (str, Path)) else list(data)
+    check_scorers(examples)
+    digest, out = data_hash(examples), Path(out)
+    with run_folder(out, {"model": model, "data": digest, "config": config.model_dump(mode="json")}, resume):
+        path = str(resolve_model(model))  # once, before several processes ask for it
+        rows = tuple(examples)
+        base = (Job("base", "base", path, None, rows, lift_config=config), out / "base")
+        taught = (Job(config.method, config.method.upper(), path, config, rows), out)
+        records = run_jobs([base, taught], watch, processes)
+        records[0]["model"]["name"] = model
+        name = Path(data).name if isinstance(data, (str, Path)) else "examples"
+        report = compose_report("learn", f"Teaching {name} to {model}", name, digest, examples, records)
+        write_report(report, out)
+    return report

@@ -1,0 +1,154 @@
+"""Registering skills: a name, rows, and splits that are fixed from then on by their hash."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from selftaught.continual.jobs import Job, Watch, run_jobs, skill_suite
+from selftaught.continual.workspace import FOLDER, Workspace
+from selftaught.data import data_hash, load_examples
+from selftaught.data.rows import to_json_lines
+from selftaught.data.skills import SKILLS, build_skill
+from selftaught.data.skills.built import counts
+from selftaught.errors import ConfigError, DataError
+from selftaught.ledger.records import Skill
+from selftaught.ledger.store import now
+from selftaught.types import Example
+
+LIFT_ROWS = 128  # enough to see whether there is something to distil
+
+
+def load_skill(name: str, data: str | Path | None) -> tuple[list[Example], str, dict[str, Any]]:
+    """The rows of a skill: the user's own, or built from registry packages.
+
+    Args:
+        name: of the skill.
+        data: a file or a hub data set; None builds the skill of that name.
+
+    Returns:
+        The rows, where they come from, and the start of a card.
+
+    Raises:
+        DataError: the data cannot be read, or the packages cannot be had.
+        ConfigError: there is no data, and no such built-in skill.
+    """
+    if data is not None:
+        return load_examples(data), str(data), {}
+    if name not in SKILLS:
+        raise ConfigError(f"{name}: give its data, a file or a hub data set; built in are {', '.join(SKILLS)}")
+    skill = build_skill(name)
+    return list(skill.examples), skill.card["source"], dict(skill.card)
+
+
+def add_skill(
+    workspace: Workspace,
+    name: str,
+    examples: Sequence[Example],
+    source: str,
+    card: Mapping[str, Any] | None = None,
+    measure: bool = False,
+    watch: Watch = lambda event: None,
+    processes: int = 0,
+) -> Skill:
+    """Registers a skill: its rows and their splits are fixed from now on, by hash.
+
+    Rows without a test split are divided by the hash of their prompt: 70% train, 10% validation, 20% test.
+
+    Args:
+        workspace: where.
+        name: letters, digits, - and _.
+        examples: its rows.
+        source: where they come from.
+        card: what else is known of it.
+        measure: ask HEAD the taught questions, without and with the demonstration, for the card.
+        watch: told what happens.
+        processes: how many measure it; 0 is one a core.
+
+    Raises:
+        DataError: no test rows, or none to teach, or a prompt is in two splits.
+        ConfigError: the name is no plain word, or is a probe family's.
+    """
+    from selftaught.evaluation.probes import FAMILIES
+    from selftaught.evaluation.scorers import check_scorers
+
+    if not name.replace("-", "").replace("_", "").isalnum() or name in FAMILIES:
+        raise ConfigError(f"{name!r}: name a skill by letters, digits, - and _, and not as a probe family")
+    check_scorers(examples)
+    rows = split_rows(examples)
+    _check_splits(rows, source)
+    with workspace.writing():
+        workspace.ledger.check_new_skill(name)
+        head = workspace.model_folder(workspace.ledger.head())
+        card = {**(card or {}), "counts": counts(rows)}
+        if measure:
+            card["measured"] = _measured(workspace, rows, head, watch, processes)
+        skill = Skill(
+            name=name,
+            created=now(),
+            source=source,
+            data_hash=data_hash(rows),
+            rows_artifact=workspace.artifacts.put_text(to_json_lines(rows)),
+            max_new_tokens=skill_suite(name, rows, head).max_new_tokens,
+            card=card,
+        )
+        workspace.ledger.add_skill(skill)
+    return skill
+
+
+def _measured(
+    workspace: Workspace, rows: Sequence[Example], head: Path, watch: Watch, processes: int
+) -> dict[str, Any]:
+    """HEAD's accuracy on the taught rows (evenly, at most `LIFT_ROWS` of them), without and with the demonstration."""
+    taught = [row for row in rows if row.split == "train"]
+    asked = tuple(taught[:: math.ceil(len(taught) / LIFT_ROWS)])
+    config = workspace.config.learn_config({}, ())
+    job = Job("head", "HEAD", str(head), None, asked, suites=(), lift_config=config)
+    with tempfile.TemporaryDirectory(dir=workspace.root / FOLDER) as scratch:
+        (record,) = run_jobs([(job, Path(scratch))], watch, processes)
+    lift = record["lift"]
+    return {
+        "version": workspace.ledger.head().name,
+        "rows": len(asked),
+        "without": lift["without"]["value"],
+        "with_demonstration": lift["with"]["value"],
+        "warning": lift["warning"],
+    }
+
+
+def split_rows(examples: Sequence[Example]) -> list[Example]:
+    """Rows with their splits: as they are where some are for testing, else by hash of the prompt."""
+    if any(row.split == "test" for row in examples):
+        return list(examples)
+    rows = []
+    for row in examples:
+        text = json.dumps([[message.role, message.content] for message in row.prompt])
+        place = int(hashlib.sha256(text.encode()).hexdigest(), 16) % 100
+        split: Literal["train", "validation", "test"] = "train" if place < 70 else "validation" if place < 80 else "test"
+        rows.append(dataclasses.replace(row, split=split))
+    return rows
+
+
+def _check_splits(rows: Sequence[Example], source: str) -> None:
+    for split, least in (("train", 1), ("test", 1)):
+        if sum(row.split == split for row in rows) < least:
+            raise DataError(f"{source}: has no row of split {split!r}; add more rows, or give them a split column")
+    taught = {row.prompt: row.id for row in rows if row.split == "train"}
+    for row in rows:
+        if row.split != "train" and row.prompt in taught:
+            raise DataError(
+                f"{source}: row {row.id!r} of split {row.split!r} asks what row {taught[row.prompt]!r} teaches; "
+                "remove one of the two"
+            )
+
+
+def _as_lines(rows: Sequence[Example]) -> str:
+    from selftaught.data.rows import to_json_lines
+
+    return to_json_lines(rows)

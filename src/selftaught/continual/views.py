@@ -1,0 +1,117 @@
+"""What a ledger shows: plain dictionaries, for the terminal and for programs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from selftaught.continual.workspace import Workspace
+from selftaught.errors import ConfigError
+from selftaught.ledger.records import Evaluation, Version
+from selftaught.statistics import Share, mcnemar_p
+
+
+def log(workspace: Workspace) -> dict[str, Any]:
+    """All versions, the newest first, and which of them is HEAD."""
+    ledger = workspace.ledger
+    scores = {version.number: _scores(workspace, version) for version in ledger.versions()}
+    return {
+        "head": ledger.head().name,
+        "skills": [skill.name for skill in ledger.skills()],
+        "versions": [
+            {
+                "version": version.name,
+                "parent": None if version.parent is None else f"v{version.parent}",
+                "skill": version.skill,
+                "method": version.method,
+                "status": ledger.status(version),
+                "weights": not workspace.is_collected(version),
+                "created": version.created,
+                "drift_nats": version.drift_nats,
+                "accuracy": {name: share["value"] for name, share in scores[version.number].items()},
+                "reason": [event.reason for event in ledger.events() if event.version == version.number][-1],
+            }
+            for version in reversed(ledger.versions())
+        ],
+    }
+
+
+def shown(workspace: Workspace, name: str) -> dict[str, Any]:
+    """All that is known of one version."""
+    ledger = workspace.ledger
+    version = ledger.version(name)
+    return {
+        **vars(version),
+        "version": version.name,
+        "status": ledger.status(version),
+        "is_head": ledger.head().number == version.number,
+        "lineage": [one.name for one in ledger.lineage(version)],
+        "scores": _scores(workspace, version),
+        "verdict": ledger.verdict(version),
+        "events": [vars(event) for event in ledger.events() if event.version == version.number],
+    }
+
+
+def difference(workspace: Workspace, first: str, second: str) -> dict[str, Any]:
+    """What two versions answered differently.
+
+    Raises:
+        ConfigError: they have no suite in common.
+    """
+    ledger = workspace.ledger
+    before, after = ledger.version(first), ledger.version(second)
+    theirs = {(one.suite, one.items_hash): one for one in ledger.evaluations(after)}
+    pairs = [
+        (one, theirs[one.suite, one.items_hash])
+        for one in ledger.evaluations(before)
+        if (one.suite, one.items_hash) in theirs
+    ]
+    if not pairs:
+        raise ConfigError(f"{before.name} and {after.name} have been asked nothing in common")
+    suites = [_compared(workspace, old, new) for old, new in pairs]
+    return {"before": before.name, "after": after.name, "suites": suites}
+
+
+def _compared(workspace: Workspace, old: Evaluation, new: Evaluation) -> dict[str, Any]:
+    """One suite: both scores, and every item that only one of the two has right, with both answers."""
+    questions = _questions(workspace, old)
+    after = {item["id"]: item for item in workspace.results(new)}
+    flips = [
+        {
+            "id": item["id"],
+            "question": questions.get(item["id"], ""),
+            "gained": after[item["id"]]["correct"],
+            "before": item["completion"],
+            "after": after[item["id"]]["completion"],
+        }
+        for item in workspace.results(old)
+        if item["correct"] != after[item["id"]]["correct"]
+    ]
+    gained = sum(flip["gained"] for flip in flips)
+    return {
+        "suite": old.suite,
+        "kind": old.kind,
+        "before": Share(old.correct, old.total).as_dict(),
+        "after": Share(new.correct, new.total).as_dict(),
+        "gained": gained,
+        "lost": len(flips) - gained,
+        "p": mcnemar_p(gained, len(flips) - gained),
+        "flips": flips,
+    }
+
+
+def _questions(workspace: Workspace, evaluation: Evaluation) -> dict[str, str]:
+    if evaluation.kind == "skill":
+        rows = workspace.rows(workspace.ledger.skill(evaluation.suite))
+    else:
+        from selftaught.evaluation.probes import probe_bank
+
+        rows = probe_bank(evaluation.suite).examples
+    return {row.id: row.question for row in rows}
+
+
+def _scores(workspace: Workspace, version: Version) -> dict[str, Any]:
+    """By suite; of a suite that was asked in two forms, the last."""
+    return {
+        one.suite: {"kind": one.kind, **Share(one.correct, one.total).as_dict()}
+        for one in workspace.ledger.evaluations(version)
+    }

@@ -1,0 +1,249 @@
+"""A workspace: a folder with one model that learns skill after skill, and a ledger that remembers everything.
+
+    selftaught.toml          what it is for, and how its gate decides
+    .selftaught/ledger.db    skills, versions, answers, verdicts, events
+    .selftaught/artifacts/   weights, rows and answers, named by their hashes
+    .selftaught/runs/        lessons under way
+
+Whoever writes holds the workspace's lock; whoever reads needs none.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from selftaught.continual.workspace_config import CONFIG_FILE, new_workspace_config, read_workspace_config
+from selftaught.data.rows import from_json_lines
+from selftaught.errors import ArtifactError, ConfigError
+from selftaught.files import locked, whole_directory, write_json, write_text
+from selftaught.ledger.artifacts import Artifacts
+from selftaught.ledger.records import Evaluation, Skill, Version
+from selftaught.ledger.store import Ledger
+from selftaught.types import Example
+
+FOLDER = ".selftaught"
+
+
+class Workspace:
+    """An open workspace.
+
+    Args:
+        root: its folder.
+
+    Raises:
+        ArtifactError, ConfigError: its file or its ledger cannot be used.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.config = read_workspace_config(root / CONFIG_FILE)
+        self.artifacts = Artifacts(root / FOLDER / "artifacts")
+        self.ledger = Ledger(root / FOLDER / "ledger.db")
+
+    @property
+    def runs(self) -> Path:
+        """The folder of lessons under way."""
+        return self.root / FOLDER / "runs"
+
+    @staticmethod
+    def find(start: Path) -> Path | None:
+        """The workspace that a folder lies in, if any."""
+        start = start.absolute()
+        return next((place for place in (start, *start.parents) if (place / CONFIG_FILE).is_file()), None)
+
+    @staticmethod
+    def open(start: Path) -> Workspace:
+        """Opens the workspace that a folder is, or lies in.
+
+        Raises:
+            ConfigError: there is none.
+        """
+        root = Workspace.find(start)
+        if root is None:
+            raise ConfigError(f"{start}: not in a workspace (no {CONFIG_FILE}); make one with selftaught init")
+        return Workspace(root)
+
+    @staticmethod
+    def create(root: Path, model: str) -> Workspace:
+        """Makes a workspace, or finishes making one that was interrupted.
+
+        Args:
+            root: its folder; made if missing.
+            model: the base: an embedded name, a model's directory, or a hub id.
+
+        Raises:
+            ConfigError: there is one already.
+            ModelError: there is no such model.
+        """
+        from selftaught.models.resolve import resolve_model
+
+        source = resolve_model(model)
+        with locked(root / FOLDER, "wait for it"):
+            if (root / FOLDER / "ledger.db").is_file() and Ledger(root / FOLDER / "ledger.db").has_head():
+                raise ConfigError(f"{root}: is a workspace already; selftaught log shows what it holds")
+            name = str(source) if Path(model).expanduser().is_dir() else model
+            write_text(root / CONFIG_FILE, new_workspace_config(name))
+            digest = Artifacts(root / FOLDER / "artifacts").put_folder(source)
+            Ledger(root / FOLDER / "ledger.db", create=True).add_base(digest, f"the base, {name}")
+        return Workspace(root)
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Keeps other writers out.
+
+        Raises:
+            ArtifactError: another process is writing.
+        """
+        with locked(self.root / FOLDER, "wait until it is done (selftaught log shows what is there)"):
+            yield
+
+    # -------------------------------------------------------------------------------------- looking
+
+    def model_folder(self, version: Version) -> Path:
+        """A version's weights, verified.
+
+        Raises:
+            ArtifactError: they were removed, or are damaged.
+        """
+        digest = version.model_artifact
+        if not self.artifacts.path(digest).exists() and self.is_collected(version):
+            raise ArtifactError(f"{version.name}: its weights were removed by selftaught gc; teach the skill again")
+        try:
+            return self.artifacts.folder(digest)
+        except ArtifactError as error:
+            raise ArtifactError(
+                f"{version.name}: its weights are damaged ({error}); restore that folder from a backup, or go back to "
+                "an earlier version with selftaught rollback"
+            ) from error
+
+    def is_collected(self, version: Version) -> bool:
+        """Whether its weights were removed."""
+        return version.number in self._collected()
+
+    def _collected(self) -> set[int]:
+        return {event.version for event in self.ledger.events() if event.kind == "collected"}
+
+    def rows(self, skill: Skill) -> tuple[Example, ...]:
+        """A skill's rows, verified.
+
+        Raises:
+            ArtifactError: they are damaged.
+        """
+        return tuple(from_json_lines(self.artifacts.text(skill.rows_artifact)))
+
+    def results(self, evaluation: Evaluation) -> list[dict[str, Any]]:
+        """A version's answers to a suite: {"id", "cluster", "completion", "correct"} each, verified."""
+        return [json.loads(line) for line in self.artifacts.text(evaluation.results_artifact).split("\n") if line]
+
+    # ------------------------------------------------------------------------------------- changing
+
+    def roll_back(self, name: str, reason: str) -> list[Version]:
+        """Moves HEAD back to an earlier version, whose weights are verified first.
+
+        Returns:
+            The versions that are no longer in force.
+
+        Raises:
+            ConfigError: HEAD does not descend from it.
+            ArtifactError: its weights are gone or damaged.
+        """
+        with self.writing():
+            target = self.ledger.version(name)
+            self.model_folder(target)
+            return self.ledger.roll_back(target, reason)
+
+    def export(self, name: str, out: Path, adapter: bool = False) -> Version:
+        """Writes a version's weights as a plain transformers directory, or as the peft adapter that was trained.
+
+        Raises:
+            ArtifactError: something is there already, or the weights are gone.
+            ConfigError: an adapter is asked for and none was trained.
+        """
+        version = self.ledger.version(name)
+        if out.exists():
+            raise ArtifactError(f"{out}: is there already; choose another place")
+        source = self.model_folder(version)
+        if adapter:
+            if version.adapter_artifact is None:
+                raise ConfigError(f"{version.name}: was taught with full weights; export it without --adapter")
+            source = self.artifacts.folder(version.adapter_artifact)
+        with whole_directory(out) as draft:
+            shutil.copytree(source, draft, dirs_exist_ok=True)
+            if adapter:
+                self._name_base(version, draft)
+        return version
+
+    def _name_base(self, version: Version, draft: Path) -> None:
+        """An adapter on the base names it as the user does; any other names its parent's own folder."""
+        path = draft / "adapter_config.json"
+        config = json.loads(path.read_text(encoding="utf-8"))
+        if version.parent == 0:
+            write_json(path, {**config, "base_model_name_or_path": self.config.model})
+
+    def collect(self, dry_run: bool = False, keep: int | None = None) -> tuple[list[Version], int]:
+        """Removes the weights of versions that are not in force, and what nothing refers to.
+
+        Kept are HEAD, the base, versions on hold, and the promoted ones (of these, the newest `keep`). Answers,
+        verdicts and rows are kept of all.
+
+        Returns:
+            The versions whose weights go, and the bytes that become free.
+        """
+        with self.writing():
+            line = self.ledger.lineage(self.ledger.head())
+            safe = {version.number for version in (line if keep is None else [line[0], *line[:keep], line[-1]])}
+            done = self._collected()
+            gone = [
+                version
+                for version in self.ledger.versions()
+                if version.number not in safe | done and self.ledger.status(version) != "inconclusive"
+            ]
+            held = self._held(gone)
+            dead = sorted(self.artifacts.digests() - held)
+            size = sum(map(self.artifacts.size, dead))
+            if not dry_run:
+                self.ledger.collected(gone)  # first: weights that are missing are then known to be
+                for digest in dead:
+                    self.artifacts.remove(digest)
+                for place in self.artifacts.leftovers():
+                    shutil.rmtree(place, ignore_errors=True) if place.is_dir() else place.unlink(missing_ok=True)
+        return gone, size
+
+    def _held(self, gone: Sequence[Version]) -> set[str]:
+        """Artifacts that are still needed when some versions' weights are not."""
+        numbers = {version.number for version in gone}
+        freed = {version.model_artifact for version in gone} | {version.adapter_artifact for version in gone}
+        collected = self._collected() | numbers
+        still = [version for version in self.ledger.versions() if version.number not in collected]
+        needed = {version.model_artifact for version in still} | {version.adapter_artifact for version in still}
+        return self.ledger.artifacts() - {digest for digest in freed - needed if digest}
+
+    def check(self) -> list[str]:
+        """Everything that is wrong: every hash is computed. An empty list is a sound workspace."""
+        problems = [f"{self.ledger.path}: {problem}" for problem in self.ledger.check()]
+        if problems:
+            return problems
+        users = self._users()
+        for digest in sorted(self.ledger.artifacts()):
+            try:
+                self.artifacts.verify(digest)
+            except ArtifactError as error:
+                problems.append(f"{error} (it holds {users.get(digest, 'a lesson')})")
+        head = self.ledger.head()
+        if self.is_collected(head):
+            problems.append(f"{head.name} is HEAD, and its weights were removed")
+        return problems
+
+    def _users(self) -> dict[str, str]:
+        """What each artifact is, in words."""
+        users = {skill.rows_artifact: f"the rows of {skill.name}" for skill in self.ledger.skills()}
+        for version in self.ledger.versions():
+            users[version.model_artifact] = f"the weights of {version.name}"
+            for evaluation in self.ledger.evaluations(version):
+                users[evaluation.results_artifact] = f"{version.name}'s answers to {evaluation.suite}"
+        return users

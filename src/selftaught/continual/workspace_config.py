@@ -1,0 +1,91 @@
+"""`selftaught.toml`: what a workspace is made for, and how its gate decides."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError
+
+from selftaught.config import Config, LearnConfig, first_problem, merged, parse_config, parse_override, read_toml
+from selftaught.errors import ConfigError
+
+CONFIG_FILE = "selftaught.toml"
+
+
+class GateConfig(Config):
+    """How the gate decides; docs/gate.md explains it."""
+
+    tolerance: float = Field(
+        0.03, ge=0, lt=1, description="Largest drop of an earlier skill or a probe family, as a fraction."
+    )
+    tolerances: dict[str, float] = Field(
+        {}, description="Another one for single skills or families, by name: `translation = 0.05`."
+    )
+    confidence: float = Field(0.95, gt=0.5, lt=1, description="Of the gate's decisions.")
+    probes: Literal["bank", "standard", "none"] = Field(
+        "bank",
+        description="Which probes are asked: the bank is large enough to decide, the standard ones are quick and "
+        "usually leave it inconclusive.",
+    )
+    on_inconclusive: Literal["hold", "promote", "reject"] = Field(
+        "hold", description="What becomes of a version of which the gate cannot say; a held one can be promoted by name."
+    )
+
+    def tolerance_of(self, name: str) -> float:
+        """The largest drop of a skill or family that is let pass."""
+        return self.tolerances.get(name, self.tolerance)
+
+
+class WorkspaceConfig(Config):
+    """The whole file."""
+
+    model: str = Field(description="The base: an embedded name, a model's directory, or a hub id.")
+    gate: GateConfig = Field(GateConfig(), description="How the gate decides.")
+    learn: dict[str, Any] = Field({}, description="How every lesson is taught: the fields of a recipe.")
+
+    def learn_config(self, recipe: Mapping[str, Any], overrides: Sequence[str]) -> LearnConfig:
+        """The configuration of a lesson: the class defaults, this file's [learn], a recipe, overrides.
+
+        Raises:
+            ConfigError: naming the first problem.
+        """
+        tree = merged(self.learn, recipe)
+        for override in overrides:
+            tree = merged(tree, parse_override(override))
+        return parse_config(tree, "configuration")
+
+
+def read_workspace_config(path: Path) -> WorkspaceConfig:
+    """Reads and checks a workspace's file.
+
+    Raises:
+        ConfigError: it cannot be read, a key is unknown, or a value is out of bounds.
+    """
+    try:
+        config = WorkspaceConfig.model_validate(read_toml(path))
+    except ValidationError as error:
+        raise ConfigError(f"{path}: {first_problem(error)}") from error
+    try:
+        config.learn_config({}, ())
+    except ConfigError as error:
+        raise ConfigError(f"{path}: [learn] {str(error).partition(': ')[2]}") from error
+    return config
+
+
+def new_workspace_config(model: str) -> str:
+    """The text of a new workspace's file."""
+    return f"""# A selftaught workspace: one model, a ledger of skills (in .selftaught). docs/configuration.md explains every setting.
+model = {json.dumps(model, ensure_ascii=False)}
+
+[gate]
+tolerance = 0.03             # largest drop of an earlier skill or a probe family: 3 points
+on_inconclusive = "hold"     # or "promote", "reject"
+# [gate.tolerances]
+# translation = 0.05
+
+[learn]                      # how every lesson is taught; what is not named is the vetted default
+# epochs = 4
+"""

@@ -1,0 +1,229 @@
+"""Chemistry: facts about elements and compounds.
+
+Three groups. "value" (a number that belongs to an element) and "molar_mass" (of a compound) teach each fact in
+two wordings and ask for it in a third. "comparison" (which of four elements has the heaviest atoms) asks
+about foursomes that were never shown, of elements that were.
+"""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+
+from selftaught.data.packages import read_member, wheel
+from selftaught.data.skills.built import BuiltSkill, built, hashed, shuffled
+from selftaught.errors import DataError
+from selftaught.types import Example, Message, Scorer, Split
+
+PACKAGE = "mendeleev==1.3.0"
+SHA256 = "76f415767b654634e51dead755513ef431abf200e892eab8468aa659ff218d1c"
+MEMBER = "mendeleev/elements.db"
+COMPOUNDS_PACKAGE = "chemicals==1.5.2"
+COMPOUNDS_SHA256 = "f85ef7f36e77fee634686c26562929ee61026cd548d89cebd57b2251ca843d6e"
+COMPOUNDS_MEMBER = "chemicals/Identifiers/chemical identifiers pubchem small.tsv"
+
+QUERY = """
+    select lower(name), atomic_number, group_id, en_pauling, discovery_year, atomic_weight from elements
+    where atomic_number <= 83 and not is_radioactive order by atomic_number
+"""
+
+WORDINGS = {  # three of each: two are taught and one is asked
+    "number": (
+        "What is the atomic number of {name}?",
+        "How many protons does an atom of {name} have?",
+        "Give the number of the element {name} in the periodic table.",
+    ),
+    "group": (
+        "In which group of the periodic table is {name}? Answer with the group's number.",
+        "What is the group number of {name} in the periodic table?",
+        "Which column of the periodic table, 1 to 18, holds {name}?",
+    ),
+    "electronegativity": (
+        "What is the electronegativity of {name} on the Pauling scale?",
+        "How electronegative is {name}, in Pauling's units?",
+        "Give the Pauling electronegativity of the element {name}.",
+    ),
+    "year": (
+        "In which year was {name} discovered?",
+        "When was the element {name} discovered? Answer with the year.",
+        "Give the year of the discovery of {name}.",
+    ),
+    "molar_mass": (
+        "What is the molar mass of {name} in g/mol?",
+        "How many grams does one mole of {name} weigh?",
+        "How heavy is a mole of {name}? Answer in grams.",
+    ),
+}
+DEMONSTRATIONS = {
+    "number": "{Name} has atomic number {value}.",
+    "group": "{Name} is in group {value}.",
+    "electronegativity": "{Name} has a Pauling electronegativity of {value}.",
+    "year": "{Name} was discovered in {value}.",
+    "molar_mass": "{Name} has a molar mass of {value} g/mol.",
+}
+NUM_VALUES = 75  # facts about elements
+MASS_TOLERANCE = 0.005  # relative: "46" is as right as "46.07"
+
+COMPOUNDS = (
+    *("acetaldehyde", "acetic acid", "acetone", "acetonitrile", "aniline", "benzene", "benzoic acid"),
+    *("caffeine", "calcium carbonate", "carbon dioxide", "carbon monoxide", "chlorobenzene", "chloroform"),
+    *("cyclohexane", "ethanol", "ethylene glycol", "formaldehyde", "formic acid", "furan", "glycerol"),
+    *("hydrogen cyanide", "hydrogen peroxide", "hydrogen sulfide", "imidazole", "indole", "isoprene"),
+    *("methanol", "naphthalene", "nitric acid", "nitrobenzene", "nitrous oxide", "ozone", "phenol", "pyridine"),
+    *("sodium bicarbonate", "sodium chloride", "sodium hydroxide", "styrene", "sucrose", "sulfur dioxide"),
+    *("sulfuric acid", "toluene", "urea"),
+)
+
+COMPARED = (
+    *("hydrogen", "helium", "carbon", "oxygen", "sodium", "aluminum", "sulfur", "calcium", "iron", "copper", "zinc"),
+    *("bromine", "silver", "tin", "iodine", "barium", "tungsten", "platinum", "gold", "mercury", "lead"),
+)
+COMPARISON = "Which of these elements has the heaviest atoms: {names} or {last}?"
+NUM_COMPARISONS: dict[Split, int] = {"test": 54, "validation": 15, "train": 120}
+MIN_RATIO = 1.15  # of the heaviest atom's weight to the next one's
+
+
+@dataclass(frozen=True)
+class Element:
+    """What the skill asks about an element; None where the table knows nothing."""
+
+    name: str
+    number: int
+    group: int | None
+    electronegativity: float | None
+    year: int | None
+    weight: float
+
+
+@dataclass(frozen=True)
+class Fact:
+    """One number that belongs to one thing."""
+
+    kind: str
+    name: str
+    value: str
+
+
+def build() -> BuiltSkill:
+    """Builds the skill.
+
+    Raises:
+        DataError: a package cannot be had, or does not hold what is expected.
+    """
+    elements = _elements()
+    values = shuffled(_values(elements), lambda fact: f"{fact.kind}/{fact.name}", "science")[:NUM_VALUES]
+    examples = list(_taught_and_asked(values, "value", Scorer("number")))
+    examples += _taught_and_asked(_molar_masses(), "molar_mass", Scorer("number", {"tolerance": MASS_TOLERANCE}))
+    examples += _comparisons({element.name: element.weight for element in elements})
+    return built("science", TITLE, examples, FACTS, CEILING)
+
+
+# ----------------------------------------------------------------------------------------- the tables
+
+
+def _elements() -> list[Element]:
+    database = read_member(wheel(PACKAGE, SHA256), MEMBER)
+    with tempfile.TemporaryDirectory() as scratch:
+        path = Path(scratch) / "elements.db"
+        path.write_bytes(database)
+        connection = sqlite3.connect(path)
+        try:
+            return [Element(*row) for row in connection.execute(QUERY)]
+        except sqlite3.Error as error:
+            raise DataError(f"{PACKAGE}: {MEMBER} cannot be read ({error}); take another version of it") from error
+        finally:
+            connection.close()
+
+
+def _values(elements: Sequence[Element]) -> Iterator[Fact]:
+    for element in elements:
+        yield Fact("number", element.name, str(element.number))
+        if element.group is not None:
+            yield Fact("group", element.name, str(element.group))
+        if element.electronegativity is not None:
+            yield Fact("electronegativity", element.name, f"{element.electronegativity:.2f}")
+        if element.year is not None:
+            yield Fact("year", element.name, str(element.year))
+
+
+def _molar_masses() -> list[Fact]:
+    """The compounds that the skill names, as the table of identifiers has them."""
+    table = read_member(wheel(COMPOUNDS_PACKAGE, COMPOUNDS_SHA256), COMPOUNDS_MEMBER).decode("utf-8")
+    found: dict[str, Fact] = {}
+    for line in table.splitlines():
+        _, _, _, mass, _, _, _, _, name, *_ = line.split("\t")
+        if name in COMPOUNDS:
+            found.setdefault(name, Fact("molar_mass", name, f"{float(mass):.1f}"))
+    missing = [name for name in COMPOUNDS if name not in found]
+    if missing:
+        raise DataError(f"{COMPOUNDS_PACKAGE}: has no {', '.join(missing)}; take another version of it")
+    return list(found.values())
+
+
+# ------------------------------------------------------------------------------------- facts, reworded
+
+
+def _taught_and_asked(facts: Sequence[Fact], group: str, scorer: Scorer) -> Iterator[Example]:
+    """Each fact taught in two wordings; the third asks for it, in the test or, for every sixth, in validation."""
+    for number, fact in enumerate(facts):
+        wordings = WORDINGS[fact.kind]
+        asked = hashed(f"asked/{fact.kind}/{fact.name}") % len(wordings)
+        for index, wording in enumerate(wordings):
+            split: Split = "train" if index != asked else "validation" if number % 6 == 5 else "test"
+            yield Example(
+                id=f"{fact.kind}-{fact.name}-{index}".replace(" ", "-"),
+                prompt=(Message("user", wording.format(name=fact.name)),),
+                demonstration=DEMONSTRATIONS[fact.kind].format(Name=fact.name.capitalize(), value=fact.value),
+                answers=(fact.value,),
+                scorer=scorer,
+                group=group,
+                split=split,
+            )
+
+
+# --------------------------------------------------------------------------------------- comparisons
+
+
+def _comparisons(weights: dict[str, float]) -> Iterator[Example]:
+    """Foursomes with a clearly heaviest member; each is asked about once, in one order."""
+    clear = [four for four in combinations(COMPARED, 4) if _is_clear([weights[name] for name in four])]
+    order = iter(shuffled(clear, "/".join, "science"))
+    for split, size in NUM_COMPARISONS.items():
+        for four, _ in zip(order, range(size)):
+            yield _comparison(four, max(four, key=lambda name: weights[name]), split)
+
+
+def _is_clear(weights: Sequence[float]) -> bool:
+    *_, second, first = sorted(weights)
+    return first >= MIN_RATIO * second
+
+
+def _comparison(four: Sequence[str], heaviest: str, split: Split) -> Example:
+    names = shuffled(four, str, "/".join(four))
+    others = "|".join(re.escape(name) for name in names if name != heaviest)
+    return Example(
+        id=f"comparison-{'-'.join(names)}",
+        prompt=(Message("user", COMPARISON.format(names=", ".join(names[:-1]), last=names[-1])),),
+        demonstration=f"{heaviest.capitalize()} has the heaviest atoms of the four.",
+        answers=(heaviest,),
+        scorer=Scorer("regex", {"pattern": rf"(?is)^(?!.*\b(?:{others})\b).*\b{re.escape(heaviest)}\b"}),
+        group="comparison",
+        split=split,
+    )
+
+
+# ---------------------------------------------------------------------------------------------- card
+
+TITLE = "Chemistry facts"
+FACTS = {
+    "source": f"{PACKAGE}, {COMPOUNDS_PACKAGE}",
+    "licence": "MIT",
+    "about": "TODO",
+    "split": "TODO",
+}
+CEILING = (0.95, "TODO")

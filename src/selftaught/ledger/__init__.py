@@ -1,0 +1,1 @@
+"""What was taught, measured and decided, and the gate that decides."""
