@@ -20,18 +20,28 @@ if TYPE_CHECKING:
     from selftaught.api import ask, check, evaluate
     from selftaught.config import LearnConfig, load_config
     from selftaught.continual import learn
+    from selftaught.continual.compare import compare
+    from selftaught.continual.lesson import teach
+    from selftaught.continual.registry import add_skill
+    from selftaught.continual.sequential import sequential
+    from selftaught.continual.workspace import Workspace
     from selftaught.data import load_examples
     from selftaught.main_job import quickstart
 
 _LAZY = {
     "LearnConfig": "selftaught.config",
+    "Workspace": "selftaught.continual.workspace",
+    "add_skill": "selftaught.continual.registry",
     "ask": "selftaught.api",
+    "compare": "selftaught.continual.compare",
     "check": "selftaught.api",
     "evaluate": "selftaught.api",
     "learn": "selftaught.continual",
     "load_config": "selftaught.config",
     "load_examples": "selftaught.data",
     "quickstart": "selftaught.main_job",
+    "sequential": "selftaught.continual.sequential",
+    "teach": "selftaught.continual.lesson",
 }
 
 __all__ = [
@@ -45,14 +55,19 @@ __all__ = [
     "Scorer",
     "SelftaughtError",
     "TrainingError",
+    "Workspace",
     "__version__",
+    "add_skill",
     "ask",
     "check",
+    "compare",
     "evaluate",
     "learn",
     "load_config",
     "load_examples",
     "quickstart",
+    "sequential",
+    "teach",
 ]
 
 

@@ -1,6 +1,6 @@
 """Writes the generated documentation: `python -m selftaught.docs [folder]`.
 
-`cli.md` is made from each command's help, `configuration.md` from the fields of `LearnConfig`. A test
+`cli.md` is made from each command's help, `configuration.md` from the fields of the configuration classes. A test
 fails when either is out of date.
 """
 
@@ -18,9 +18,14 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from selftaught.config import LearnConfig
+from selftaught.continual.workspace_config import WorkspaceConfig
 from selftaught.files import write_text
 
 WIDTH = 100
+ENDING = """Standard output holds the result, standard error the progress. What is wrong is said in one line with exit code 2;
+`selftaught --debug …` shows the traceback. Ctrl-C ends with exit code 130, and `--resume` goes on. A lesson in a workspace
+ends with 0 if it is promoted, 3 if it is rejected, 4 if the gate cannot say; asked for again, it goes on by itself.
+"""
 NOTE = "<!-- made by `python -m selftaught.docs`; do not edit -->\n"
 
 
@@ -50,11 +55,11 @@ def command_line() -> str:
     context = _context(root, "selftaught")
     parts = [NOTE, "# The command line\n", _help(root, context)]
     for name, command in root.commands.items():
-        parts += [f"## selftaught {name}\n", _help(command, _context(command, name, parent=context))]
-    parts.append(
-        "Standard output holds the result, standard error the progress. What is wrong is said in one line with exit "
-        "code 2;\n`selftaught --debug …` shows the traceback. Ctrl-C ends with exit code 130, and `--resume` goes on.\n"
-    )
+        own = _context(command, name, parent=context)
+        parts += [f"## selftaught {name}\n", _help(command, own)]
+        for member, inner in getattr(command, "commands", {}).items():
+            parts += [f"### selftaught {name} {member}\n", _help(inner, _context(inner, member, parent=own))]
+    parts.append(ENDING)
     return "\n".join(parts)
 
 
@@ -82,6 +87,11 @@ def configuration() -> str:
         "defaults are the vetted setting. Where a part comes in kinds, its `kind` decides which settings it has.\n",
     ]
     lines += _table(LearnConfig, "")
+    lines += [
+        "# A workspace's selftaught.toml\n",
+        f"{_about(WorkspaceConfig)} `learn` is a table of the settings above.\n",
+        *_table(WorkspaceConfig, ""),
+    ]
     return "\n".join(lines) + "\n"
 
 
@@ -135,7 +145,8 @@ def _is_template(field: FieldInfo) -> bool:
 
 
 def _value(value: Any) -> str:
-    assert value is not PydanticUndefined
+    if value is PydanticUndefined:
+        return "needed"
     return "not set" if value is None else f"`{json.dumps(value, ensure_ascii=False)}`"
 
 
@@ -158,6 +169,8 @@ def _type_name(annotation: Any) -> str:
         return " or ".join(_type_name(one) for one in args if one is not type(None))
     if origin is tuple:
         return "list of texts"
+    if origin is dict:
+        return "table"
     names = {int: "whole number", float: "number", bool: "true or false", str: "text"}
     return names[annotation]
 

@@ -132,10 +132,10 @@ def discard(path: Path) -> None:
     """
     if not path.exists():
         return
-    aside = path.with_name(f".{path.name}.{os.getpid()}.discarded")
     try:
-        path.replace(aside)
-        shutil.rmtree(aside) if aside.is_dir() else aside.unlink()
+        aside = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".discarded", dir=path.parent))
+        path.replace(aside / path.name)
+        shutil.rmtree(aside)
     except OSError as error:
         raise ArtifactError(f"{path}: cannot be removed ({error.strerror})") from error
 
@@ -189,20 +189,24 @@ def locked(folder: Path, hint: str = "wait, or choose another --out") -> Iterato
         yield
 
 
-def verify_directory(path: Path) -> None:
+def verify_directory(path: Path, hint: str = "delete this folder and make it again") -> None:
     """Checks every file of a folder against its manifest.
+
+    Args:
+        path: the folder.
+        hint: how to mend it.
 
     Raises:
         ArtifactError: a file is missing or has changed.
     """
     manifest = read_json(path / MANIFEST)
     if not isinstance(manifest, dict):
-        raise ArtifactError(f"{path}: {MANIFEST} is damaged; delete this folder and make it again")
+        raise ArtifactError(f"{path}: {MANIFEST} is damaged; {hint}")
     for name, digest in manifest.items():
         if not (path / name).is_file():
-            raise ArtifactError(f"{path}: {name} is missing; delete this folder and make it again")
+            raise ArtifactError(f"{path}: {name} is missing; {hint}")
         if sha256_of(path / name) != digest:
-            raise ArtifactError(f"{path}: {name} is damaged (its hash differs); delete this folder and make it again")
+            raise ArtifactError(f"{path}: {name} is damaged (its hash differs); {hint}")
 
 
 def _members(folder: Path) -> list[str]:

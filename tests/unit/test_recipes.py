@@ -57,5 +57,5 @@ def test_a_file_comes_before_a_packaged_recipe_of_its_name(tmp_path: Path, monke
 
 @pytest.mark.parametrize("name", ["paper/maths", "paper/science.toml", "../recipes/paper/science", "quickstart"])
 def test_a_recipe_that_is_not_there(name: str) -> None:
-    with pytest.raises(ConfigError, match=r"no such recipe file; those that come with selftaught are .*paper/science"):
+    with pytest.raises(ConfigError, match=r"no such file, nor a recipe that comes with selftaught: .*paper/science"):
         load_config(Path(name))

@@ -31,7 +31,7 @@ def main() -> None:
 
 
 def _interrupted() -> NoReturn:
-    resumable = {"quickstart", "learn"} & set(sys.argv[1:])
+    resumable = {"quickstart", "learn", "sequential"} & set(sys.argv[1:])
     hint = "; run the same command with --resume to go on" if resumable else ""
     print(f"selftaught: interrupted{hint}", file=sys.stderr)
     sys.exit(INTERRUPTED)

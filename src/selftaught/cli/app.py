@@ -36,6 +36,7 @@ app = typer.Typer(
     help="Teach a language model skill after skill by self-distillation, and measure what it gained and forgot.",
 )
 
+
 @app.callback(invoke_without_command=True)
 def common(
     context: typer.Context,
@@ -225,4 +226,3 @@ def _show(report: dict[str, Any], out: Path, as_json: bool, taught: Path, questi
         markup=False,
         soft_wrap=True,
     )
-

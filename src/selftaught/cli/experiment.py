@@ -62,6 +62,7 @@ def compare(
     probes: Annotated[
         Literal["standard", "bank", "none"], typer.Option(help="Which probes; the bank is larger, and decides more.")
     ] = "standard",
+    out: Annotated[Path | None, typer.Option(help="Folder for report.html and report.json.")] = None,
     items: Annotated[int, typer.Option(min=0, help="Lost items to print of each skill and family.")] = 2,
     processes: Processes = 0,
     as_json: AsJson = False,
@@ -72,9 +73,12 @@ def compare(
     from selftaught.cli.ledger import print_flips, print_verdict
     from selftaught.cli.progress import Progress
     from selftaught.continual.compare import compare as run
+    from selftaught.reports.comparison import write_comparison
 
     with Progress({"first": first, "second": second}, quiet=as_json) as progress:
         found = run(first, second, data or (), probes, watch=progress, processes=processes)
+    if out is not None:
+        write_comparison(found, out)
     if as_json:
         print_json(found)
         return
@@ -87,3 +91,5 @@ def compare(
             console.print(f"[bold]{name}[/]: {len(lost)} lost")
             print_flips(console, lost[:items], "before", "after")
     console.print(f"drift: KL(first‖second) = {found['drift_nats']:.3f} nats a token on the first's own answers")
+    if out is not None:
+        console.print(f"Report: {out / 'report.html'} (and report.json)", markup=False, soft_wrap=True)

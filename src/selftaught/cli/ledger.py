@@ -57,7 +57,9 @@ def log(workspace: InWorkspace = HERE, as_json: AsJson = False) -> None:
         probes = _percent(sum(scores.values()) / len(scores) if scores else None)
         drift = "" if row["drift_nats"] is None else f"{row['drift_nats']:.3f}"
         mark = MARKS.get(row["status"], "")
-        table.add_row(name, row["parent"] or "", lesson, f"[{mark}]{status}[/]" if mark else status, *skills, probes, drift)
+        table.add_row(
+            name, row["parent"] or "", lesson, f"[{mark}]{status}[/]" if mark else status, *skills, probes, drift
+        )
     console = Console()
     console.print(table)
     last = found["versions"][0]
@@ -79,7 +81,9 @@ def show(version: Name = "HEAD", workspace: InWorkspace = HERE, as_json: AsJson 
     head = ", HEAD" if found["is_head"] else ""
     taught = f": {found['skill']} by {found['method']}, seed {found['seed']}" if found["skill"] else ": the base"
     console.print(f"[bold]{found['version']}[/] ({found['status']}{head}){taught}")
-    console.print(f"lineage {' ← '.join(found['lineage'])}; made {found['created']} by selftaught {found['code_version']}")
+    console.print(
+        f"lineage {' ← '.join(found['lineage'])}; made {found['created']} by selftaught {found['code_version']}"
+    )
     if found["training"]:
         training = found["training"]
         console.print(
@@ -144,9 +148,7 @@ def rollback(
     print(f"HEAD is {opened.ledger.head().name} again; {names} {'is' if len(gone) == 1 else 'are'} rolled back.")
 
 
-def promote(
-    version: Name, override: Excused = None, reason: Reason = "", workspace: InWorkspace = HERE
-) -> None:
+def promote(version: Name, override: Excused = None, reason: Reason = "", workspace: InWorkspace = HERE) -> None:
     """Let a version in that the gate held or rejected: name each check that it failed, and say why."""
     from selftaught.continual.lesson import promote as run
     from selftaught.continual.workspace import Workspace
@@ -158,7 +160,9 @@ def promote(
 def export(
     version: Name,
     out: Annotated[Path, typer.Argument(help="A new folder.")],
-    adapter: Annotated[bool, typer.Option("--adapter", help="Write the peft adapter that was trained instead.")] = False,
+    adapter: Annotated[
+        bool, typer.Option("--adapter", help="Write the peft adapter that was trained instead.")
+    ] = False,
     workspace: InWorkspace = HERE,
 ) -> None:
     """Write a version as a plain transformers directory, which loads anywhere."""
@@ -190,8 +194,10 @@ def fsck(workspace: InWorkspace = HERE) -> None:
         print(problem)
     if problems:
         raise typer.Exit(1)
-    print(f"sound: {len(opened.ledger.versions())} versions, {len(opened.ledger.artifacts())} artifacts, "
-          f"HEAD is {opened.ledger.head().name}")
+    print(
+        f"sound: {len(opened.ledger.versions())} versions, {len(opened.ledger.artifacts())} artifacts, "
+        f"HEAD is {opened.ledger.head().name}"
+    )
 
 
 def workspace_of(data: str, start: Path, model: str | None, out: Path | None) -> Any:

@@ -27,7 +27,7 @@ Excused = Annotated[
 ]
 Reason = Annotated[str, typer.Option(help="Why, in words; recorded in the ledger.")]
 
-HERE = Path(".")
+HERE = Path()
 
 
 def print_json(value: Any) -> None:

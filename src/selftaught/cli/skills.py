@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -30,6 +30,7 @@ def add(
     with Progress({"head": f"HEAD ({opened.ledger.head().name})"}) as progress:
         skill = add_skill(opened, name, examples, source, card, measure, progress)
     print_card(skill.name, skill.source, skill.card)
+    _print_resolution(skill.card)
 
 
 @skills.command(name="list")
@@ -62,6 +63,18 @@ def show(
     print_json(vars(skill)) if as_json else print_card(skill.name, skill.source, skill.card)
 
 
+def _print_resolution(card: dict[str, Any]) -> None:
+    """What the gate will be able to say of this skill once it has been learned."""
+    from selftaught.ledger.gate import smallest_tolerance
+
+    total = sum(card["counts"]["test"].values())
+    none, some = (100 * smallest_tolerance(total, flipped) for flipped in (0.0, 0.05))
+    print(
+        f"  gate         with {total} test items a drop over {none:.1f} points can be ruled out if no answer flips, over "
+        f"{some:.1f} if 5% do;\n               set a tolerance for it in selftaught.toml, or add test rows, if that is too much"
+    )
+
+
 def print_card(name: str, source: str, card: dict[str, object]) -> None:
     """A skill's card, a line a fact."""
     print(f"{name}: {card.get('title', source)}")
@@ -80,5 +93,3 @@ def print_card(name: str, source: str, card: dict[str, object]) -> None:
                 print(f"  warning: {value['warning']}")
         elif key != "title":
             print(f"  {key:<12} {value}")
-
-

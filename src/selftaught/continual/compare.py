@@ -7,11 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from selftaught._version import __version__
 from selftaught.continual.jobs import Job, Suite, Watch, probe_suites, run_jobs, skill_suite
 from selftaught.data import load_examples
 from selftaught.errors import ConfigError
 from selftaught.evaluation.scorers import check_scorers
 from selftaught.ledger.gate import Comparison, judge
+from selftaught.ledger.store import now
 
 
 def compare(
@@ -35,8 +37,9 @@ def compare(
         processes: how many answer; 0 is one a core.
 
     Returns:
-        {"first", "second", "drift_nats": KL(first‖second) a token, "outcome", "sentence", "checks": one a suite,
-        "flips": {suite: [{"id", "question", "gained", "before", "after"}]}}.
+        {"schema", "kind", "created", "selftaught", "first", "second", "drift_nats": KL(first‖second) a token,
+        "outcome", "sentence", "checks": one a suite, "flips": {suite: [{"id", "question", "gained", "before",
+        "after"}]}}.
 
     Raises:
         SelftaughtError: with one line that says what is wrong and how to mend it.
@@ -58,6 +61,10 @@ def compare(
         before, after = run_jobs([(job, Path(scratch) / job.name) for job in jobs], watch, processes)
     comparisons = [_comparison(suite, before, after, tolerance) for suite in suites]
     return {
+        "schema": 1,
+        "kind": "compare",
+        "created": now(),
+        "selftaught": __version__,
         "first": str(first),
         "second": str(second),
         "drift_nats": after["drift_nats"],

@@ -226,7 +226,7 @@ def _teach(job: Job, folder: Path, watch: Watch, processes: ProcessGroup) -> dic
     measured = _measure(job, model, config, watch, processes)
     watch(Event(job.name, "measuring", {"what": "drift"}))
     drift = drift_nats(reference, model) if reference is not None else None
-    last = {"step": config.total_steps, "seconds": round(record.seconds, 2), "drift_nats": drift}
+    last: dict[str, Any] = {"step": config.total_steps, "seconds": round(record.seconds, 2), "drift_nats": drift}
     last["accuracy"] = {group: share["value"] for group, share in measured["accuracy"].items()}
     return {
         **measured,

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from selftaught.config import LearnConfig
-from selftaught.continual.jobs import Event, Job, Watch, run_jobs
+from selftaught.continual.jobs import Job, Watch, run_jobs
 from selftaught.errors import ArtifactError, ConfigError
 from selftaught.files import locked, read_json, write_json
 from selftaught.types import Example
+
 
 @contextmanager
 def run_folder(out: Path, request: dict[str, Any], resume: bool) -> Iterator[None]:

@@ -327,7 +327,9 @@ def promote(workspace: Workspace, name: str, override: Sequence[str], reason: st
         verdict = workspace.ledger.verdict(version)
         status = workspace.ledger.status(version)
         if verdict is None or status not in ("rejected", "inconclusive"):
-            raise ConfigError(f"{version.name}: is {status}; only a rejected or an inconclusive version can be promoted")
+            raise ConfigError(
+                f"{version.name}: is {status}; only a rejected or an inconclusive version can be promoted"
+            )
         status, why = decide(verdict, "hold", override, reason)
         if status != "promoted":
             failed = [c["name"] for c in verdict["checks"] if c["outcome"] not in ("improved", "kept")]

@@ -130,7 +130,9 @@ def split_rows(examples: Sequence[Example]) -> list[Example]:
     for row in examples:
         text = json.dumps([[message.role, message.content] for message in row.prompt])
         place = int(hashlib.sha256(text.encode()).hexdigest(), 16) % 100
-        split: Literal["train", "validation", "test"] = "train" if place < 70 else "validation" if place < 80 else "test"
+        split: Literal["train", "validation", "test"] = (
+            "train" if place < 70 else "validation" if place < 80 else "test"
+        )
         rows.append(dataclasses.replace(row, split=split))
     return rows
 

@@ -133,8 +133,6 @@ def _thinned(skill: BuiltSkill, recipe: dict[str, Any]) -> tuple[Example, ...]:
     return tuple(rows)
 
 
-
-
 def _chain(
     folder: Path,
     base: str,

@@ -110,15 +110,14 @@ class Workspace:
         Raises:
             ArtifactError: they were removed, or are damaged.
         """
-        digest = version.model_artifact
-        if not self.artifacts.path(digest).exists() and self.is_collected(version):
+        if self.is_collected(version):  # another version's may be the same, and go any time
             raise ArtifactError(f"{version.name}: its weights were removed by selftaught gc; teach the skill again")
         try:
-            return self.artifacts.folder(digest)
+            return self.artifacts.folder(version.model_artifact)
         except ArtifactError as error:
             raise ArtifactError(
-                f"{version.name}: its weights are damaged ({error}); restore that folder from a backup, or go back to "
-                "an earlier version with selftaught rollback"
+                f"{version.name}: its weights cannot be used: {error}, or go back to an earlier version with "
+                "selftaught rollback"
             ) from error
 
     def is_collected(self, version: Version) -> bool:

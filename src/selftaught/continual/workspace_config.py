@@ -31,7 +31,8 @@ class GateConfig(Config):
         "usually leave it inconclusive.",
     )
     on_inconclusive: Literal["hold", "promote", "reject"] = Field(
-        "hold", description="What becomes of a version of which the gate cannot say; a held one can be promoted by name."
+        "hold",
+        description="What becomes of a version of which the gate cannot say; a held one can be promoted by name.",
     )
 
     def tolerance_of(self, name: str) -> float:
@@ -40,7 +41,7 @@ class GateConfig(Config):
 
 
 class WorkspaceConfig(Config):
-    """The whole file."""
+    """What the workspace is made for, how it teaches, and how its gate decides."""
 
     model: str = Field(description="The base: an embedded name, a model's directory, or a hub id.")
     gate: GateConfig = Field(GateConfig(), description="How the gate decides.")
@@ -77,7 +78,7 @@ def read_workspace_config(path: Path) -> WorkspaceConfig:
 
 def new_workspace_config(model: str) -> str:
     """The text of a new workspace's file."""
-    return f"""# A selftaught workspace: one model, a ledger of skills (in .selftaught). docs/configuration.md explains every setting.
+    return f"""# A selftaught workspace: one model that learns skill after skill. Settings: docs/configuration.md
 model = {json.dumps(model, ensure_ascii=False)}
 
 [gate]

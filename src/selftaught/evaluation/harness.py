@@ -175,7 +175,8 @@ def _language_model(model: str | Path, batch_size: int | str, dtype: str) -> Any
 
     loaded = load_model(model, dtype=dtype)
     logging.getLogger("lm_eval").setLevel(logging.ERROR)  # else it warns of each setting that we chose
-    import_module("lm_eval.evaluator").get_git_commit_hash = lambda: None  # else git complains of a missing repository
+    evaluator: Any = import_module("lm_eval.evaluator")
+    evaluator.get_git_commit_hash = lambda: None  # else git complains where there is no repository
     backend = import_module("lm_eval.models.huggingface").HFLM
     return backend(pretrained=loaded.plain_model, tokenizer=loaded.tokenizer, batch_size=batch_size)
 

@@ -14,6 +14,8 @@ from pathlib import Path
 from selftaught.errors import ArtifactError
 from selftaught.files import MANIFEST, discard, sha256_of, verify_directory, whole_directory, write_bytes
 
+RESTORE = "restore it from a backup"
+
 
 class Artifacts:
     """A folder of artifacts.
@@ -46,18 +48,23 @@ class Artifacts:
 
         Returns:
             Its digest.
+
+        Raises:
+            ArtifactError: it holds no files, changes meanwhile, or cannot be kept.
         """
-        members = sorted(p for p in source.rglob("*") if p.is_file() and not p.name.startswith("."))
-        manifest = {p.relative_to(source).as_posix(): sha256_of(p) for p in members if p.name != MANIFEST}
+        manifest = {name: sha256_of(source / name) for name in _members(source)}
+        if not manifest:
+            raise ArtifactError(f"{source}: holds no files that could be kept")
         digest = _manifest_digest(manifest)
         if self._is_whole(digest):
             return digest
         discard(self.path(digest))
         with whole_directory(self.path(digest)) as draft:
-            for name in manifest:
+            for name in list(manifest):
                 (draft / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(source / name, draft / name)
-        self.verify(digest)  # the source may have changed under our hands
+                if sha256_of(draft / name) != manifest[name]:
+                    raise ArtifactError(f"{source}: {name} was changed while it was copied; try again")
         return digest
 
     def text(self, digest: str) -> str:
@@ -67,7 +74,7 @@ class Artifacts:
             ArtifactError: it is missing or damaged.
         """
         self.verify(digest)
-        return self.path(digest).read_text(encoding="utf-8")
+        return self.path(digest).read_bytes().decode("utf-8")
 
     def folder(self, digest: str) -> Path:
         """A kept folder, verified.
@@ -85,15 +92,25 @@ class Artifacts:
             ArtifactError: it is missing or damaged.
         """
         path = self.path(digest)
-        if path.is_dir():
-            verify_directory(path)
-            manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
-            if _manifest_digest(manifest) != digest:
-                raise ArtifactError(f"{path}: its {MANIFEST} is damaged (its hash differs)")
-        elif not path.is_file():
-            raise ArtifactError(f"{path}: is missing")
-        elif sha256_of(path) != digest:
-            raise ArtifactError(f"{path}: is damaged (its hash differs)")
+        try:
+            if path.is_dir():
+                self._verify_folder(path, digest)
+            elif not path.is_file():
+                raise ArtifactError(f"{path}: is missing; {RESTORE}")
+            elif sha256_of(path) != digest:
+                raise ArtifactError(f"{path}: is damaged (its hash differs); {RESTORE}")
+        except ArtifactError:
+            raise
+        except OSError as error:
+            raise ArtifactError(f"{path}: cannot be read ({error.strerror}); {RESTORE}") from error
+
+    def _verify_folder(self, path: Path, digest: str) -> None:
+        verify_directory(path, RESTORE)
+        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+        if _manifest_digest(manifest) != digest:
+            raise ArtifactError(f"{path}: its {MANIFEST} is damaged (its hash differs); {RESTORE}")
+        if more := set(_members(path)) - manifest.keys():  # an adapter_config.json would change what is loaded
+            raise ArtifactError(f"{path}: {min(more)} does not belong to it; remove that file")
 
     def digests(self) -> set[str]:
         """All artifacts that are there."""
@@ -103,7 +120,7 @@ class Artifacts:
 
     def leftovers(self) -> list[Path]:
         """Drafts of writers that died."""
-        return [entry for entry in self.root.glob(".*")] if self.root.is_dir() else []
+        return list(self.root.glob(".*")) if self.root.is_dir() else []
 
     def size(self, digest: str) -> int:
         """Bytes of an artifact; 0 if it is missing."""
@@ -123,6 +140,11 @@ class Artifacts:
         return True
 
 
+def _members(folder: Path) -> list[str]:
+    """The files of a folder, without hidden ones and those in hidden folders."""
+    names = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST)
+    return sorted(name.as_posix() for name in names if not any(part.startswith(".") for part in name.parts))
+
+
 def _manifest_digest(manifest: dict[str, str]) -> str:
     return hashlib.sha256(json.dumps(manifest, sort_keys=True, separators=(",", ":")).encode("ascii")).hexdigest()
-

@@ -165,6 +165,18 @@ def judge(comparisons: Sequence[Comparison], confidence: float = 0.95) -> Verdic
     return Verdict(outcome, f"{outcome}: {_summary(outcome, checks)}", checks)
 
 
+def smallest_tolerance(total: int, flipped: float, confidence: float = 0.95) -> float:
+    """The smallest drop that so many items can rule out, if that share of them flips, as many either way.
+
+    Args:
+        total: number of items.
+        flipped: share of them.
+        confidence: of the gate.
+    """
+    each = round(total * flipped / 2)
+    return -score_interval(each, each, total, 2 * confidence - 1)[0] if total else 1.0
+
+
 # ------------------------------------------------------------------------------------------- one check
 
 

@@ -140,7 +140,7 @@ class Ledger:
         digests |= {skill.rows_artifact for skill in self.skills()}
         for version in self.versions():
             if version.number not in collected:
-                digests |= {version.model_artifact} | ({version.adapter_artifact} - {None})  # type: ignore[arg-type]
+                digests |= {version.model_artifact} | ({version.adapter_artifact} - {None})
         return digests
 
     def check(self) -> list[str]:
@@ -237,7 +237,9 @@ class Ledger:
             numbers = [version.number for version in line]
             if target.number not in numbers[1:]:
                 earlier = ", ".join(version.name for version in line[1:]) or "none"
-                raise ConfigError(f"{target.name}: HEAD ({line[0].name}) does not descend from it; it can go to {earlier}")
+                raise ConfigError(
+                    f"{target.name}: HEAD ({line[0].name}) does not descend from it; it can go to {earlier}"
+                )
             gone = line[: numbers.index(target.number)]
             for version in gone:
                 _insert_event(connection, "rolled back", version.number, target.number, reason)
@@ -256,7 +258,9 @@ class Ledger:
             "SELECT head FROM events WHERE head IS NOT NULL ORDER BY number DESC LIMIT 1"
         ).fetchone()[0]
         if head != parent:
-            raise ConfigError(f"HEAD is v{head} now, and this was taught from v{parent}; teach the skill again from HEAD")
+            raise ConfigError(
+                f"HEAD is v{head} now, and this was taught from v{parent}; teach the skill again from HEAD"
+            )
 
     def _connected(self) -> sqlite3.Connection:
         connection = sqlite3.connect(self.path, timeout=WAIT_SECONDS, isolation_level=None)

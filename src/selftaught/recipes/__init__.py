@@ -28,5 +28,5 @@ def recipe_file(recipe: Path) -> Path:
         return recipe
     packaged = packaged_recipes()
     if recipe.as_posix() not in packaged:
-        raise ConfigError(f"{recipe}: no such recipe file; those that come with selftaught are {', '.join(packaged)}")
+        raise ConfigError(f"{recipe}: no such file, nor a recipe that comes with selftaught: {', '.join(packaged)}")
     return packaged[recipe.as_posix()]

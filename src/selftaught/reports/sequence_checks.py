@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from selftaught.reports.tables import nats, percent, points, times
+from selftaught.reports.tables import nats, percent, points
 
 if TYPE_CHECKING:
     from selftaught.reports.resampling import Draws
@@ -161,7 +161,7 @@ def _part_check(
 ) -> Check:
     """Whether SDFT's share of SFT's loss is small; there is no share of nothing."""
     (ours, theirs), met = (row["label"] for row in rows), values[0] <= FORGOTTEN_RATIO * max(0.0, values[1])
-    name, target = f"{ours}'s {what}, as a part of {theirs}'s", f"≤ {FORGOTTEN_RATIO}"
+    name, target = f"{ours}'s {what}, as a part of {theirs}'s", f"≤ {percent(FORGOTTEN_RATIO)}"
     if found is None:
         return name, target, f"{theirs} lost nothing ({words[1]} {unit}), {ours} {words[0]}", met
-    return name, target, f"{times(found['value'])}: {words[0]} of {words[1]} {unit}", met
+    return name, target, f"{points(found['value'])}%: {words[0]} of {words[1]} {unit}", met

@@ -56,7 +56,7 @@ def sequence_headline(report: Report) -> str:
 
 
 def _listed(pairs: Sequence[tuple[str, str]], verb: str, object_: str) -> str:
-    """ "SDFT kept 95%, SFT 30%": the first has the verb, the others are understood."""
+    """As in: SDFT kept 95%, SFT 30%. The first has the verb, with the others it is understood."""
     (label, value), *others = pairs
     first = " ".join(filter(None, (label, verb, value, object_)))
     return ", ".join([first, *(f"{label}{UNBROKEN}{value}" for label, value in others)])
@@ -81,11 +81,12 @@ def comparisons(report: Report) -> list[str]:
             f"{ours}'s average is {points(abs(more['value']))} points {'above' if more['value'] >= 0 else 'below'} "
             f"{theirs}'s (95% interval of the difference: {points(more['low'])} to {points(more['high'])})."
         )
-        parts = [
-            ("forgot {} times as much on the probes", pair["probe_ratio"]),
-            ("drifted {} times as far from the base", pair["drift_ratio"]),
-        ]
-        words = [phrase.format(_ratio(ratio)) for phrase, ratio in parts if ratio is not None]
+        words = []
+        if pair["probe_ratio"] is not None:
+            much = f"{_ratio(pair['probe_ratio'])} times as much" if pair["probe_ratio"]["value"] > 0 else "nothing"
+            words.append(f"forgot {much} on the probes")
+        if pair["drift_ratio"] is not None:
+            words.append(f"drifted {_ratio(pair['drift_ratio'])} times as far from the base")
         if pair["seconds_ratio"] is not None:
             words.append(f"took {pair['seconds_ratio']:.1f} times as long")
         if words:

@@ -16,6 +16,7 @@ Legend: N completion tokens, H hidden size.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch

@@ -138,7 +138,8 @@ def test_the_worst_is_said_first_and_the_others_are_named() -> None:
 def test_a_gain_that_may_be_chance_is_said() -> None:
     check = only(judge([family("tools", "new", 40, 1, 0)]))
     assert check.sentence == (
-        "tools changed by +2.5 points (95% limits −4.0 and +10.5), which may be chance; about 210 more items would decide"
+        "tools changed by +2.5 points (95% limits −4.0 and +10.5), which may be chance; "
+        "about 210 more items would decide"
     )
 
 

@@ -59,12 +59,11 @@ def probe_family(name: str) -> ProbeFamily:
 def probe_bank(name: str) -> ProbeFamily:
     """A family's standard items and, after them, the bank's: enough to prove a small loss, or its absence."""
     standard, bank = probe_family(name), read_bank(name)
+    asked = {example.question for example in standard.examples}
+    more = tuple(example for example in bank.examples if example.question not in asked)
+    clusters = {example.id: bank.clusters[example.id] for example in more}
     return ProbeFamily(
-        name,
-        standard.description,
-        bank.max_new_tokens,
-        standard.examples + bank.examples,
-        {**standard.clusters, **bank.clusters},
+        name, standard.description, bank.max_new_tokens, standard.examples + more, {**standard.clusters, **clusters}
     )
 
 
