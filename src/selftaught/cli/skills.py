@@ -69,10 +69,8 @@ def _print_resolution(card: dict[str, Any]) -> None:
 
     total = sum(card["counts"]["test"].values())
     none, some = (100 * smallest_tolerance(total, flipped) for flipped in (0.0, 0.05))
-    print(
-        f"  gate         with {total} test items a drop over {none:.1f} points can be ruled out if no answer flips, over "
-        f"{some:.1f} if 5% do;\n               set a tolerance for it in selftaught.toml, or add test rows, if that is too much"
-    )
+    print(f"  gate         with {total} test items it can rule out a drop over {none:.1f} points if no answer flips,")
+    print(f"               over {some:.1f} if 5% do; if that is too much, add test rows, or set a tolerance for it")
 
 
 def print_card(name: str, source: str, card: dict[str, object]) -> None:
