@@ -118,8 +118,8 @@ def sequential(
                 }
                 folder = out / f"{method}-{seed}"
                 runs[method][seed] = _chain(folder, base, skills, configs, suites, watch, processes)
-                _report(out, recipe["order"], base_record, runs)
-        return _report(out, recipe["order"], base_record, runs)
+                _report(out, recipe["order"], suites, base_record, runs)
+        return _report(out, recipe["order"], suites, base_record, runs)
 
 
 def _thinned(skill: BuiltSkill, recipe: dict[str, Any]) -> tuple[Example, ...]:
@@ -170,7 +170,11 @@ def _chain(
 
 
 def _report(
-    out: Path, order: list[str], base: dict[str, Any], runs: dict[str, dict[int, list[dict[str, Any]]]]
+    out: Path,
+    order: list[str],
+    suites: Sequence[Suite],
+    base: dict[str, Any],
+    runs: dict[str, dict[int, list[dict[str, Any]]]],
 ) -> dict[str, Any]:
     """Written anew after each chain; over the seeds that all methods have."""
     from selftaught.reports import compose_sequence, write_sequence
@@ -179,7 +183,8 @@ def _report(
     if not seeds:
         return {}
     whole = {method: {seed: chains[seed] for seed in seeds} for method, chains in runs.items()}
-    report = compose_sequence(order, base, whole, LABELS, base["model"])
+    clusters = {item: cluster for suite in suites for item, cluster in (suite.clusters or {}).items()}
+    report = compose_sequence(order, base, whole, LABELS, base["model"], clusters)
     write_sequence(report, out)
     return report
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -88,7 +89,7 @@ class Workspace:
                 raise ConfigError(f"{root}: is a workspace already; selftaught log shows what it holds")
             name = str(source) if Path(model).expanduser().is_dir() else model
             write_text(root / CONFIG_FILE, new_workspace_config(name))
-            digest = Artifacts(root / FOLDER / "artifacts").put_folder(source)
+            digest = _kept_model(Artifacts(root / FOLDER / "artifacts"), source)
             Ledger(root / FOLDER / "ledger.db", create=True).add_base(digest, f"the base, {name}")
         return Workspace(root)
 
@@ -246,3 +247,16 @@ class Workspace:
             for evaluation in self.ledger.evaluations(version):
                 users[evaluation.results_artifact] = f"{version.name}'s answers to {evaluation.suite}"
         return users
+
+
+def _kept_model(artifacts: Artifacts, source: Path) -> str:
+    """Keeps a model; an adapter is merged into its base first, so that HEAD is whole by itself."""
+    if not (source / "adapter_config.json").is_file():
+        return artifacts.put_folder(source)
+    from selftaught.models.load import load_model
+
+    merged = load_model(source)
+    with tempfile.TemporaryDirectory() as scratch:
+        merged.model.save_pretrained(scratch)  # type: ignore[operator]
+        merged.tokenizer.save_pretrained(scratch)
+        return artifacts.put_folder(Path(scratch))

@@ -11,6 +11,13 @@ import sqlite3
 from selftaught.errors import ArtifactError
 
 _TABLES = ("skills", "versions", "evaluations", "verdicts", "events")
+_KEYS = {
+    "skills": "name = NEW.name",
+    "versions": "number = NEW.number",
+    "evaluations": "version = NEW.version AND suite = NEW.suite AND items_hash = NEW.items_hash",
+    "verdicts": "version = NEW.version",
+    "events": "number = NEW.number",
+}
 
 MIGRATIONS = (
     """
@@ -73,6 +80,13 @@ MIGRATIONS = (
         for table in _TABLES
         for verb in ("UPDATE", "DELETE")
     ),
+    "".join(  # REPLACE deletes without asking the triggers of DELETE
+        f"""
+    CREATE TRIGGER {table}_keep_replace BEFORE INSERT ON {table} WHEN EXISTS (SELECT 1 FROM {table} WHERE {key})
+    BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END;
+    """
+        for table, key in _KEYS.items()
+    ),
 )
 
 
@@ -82,23 +96,33 @@ def migrate(connection: sqlite3.Connection) -> None:
     Raises:
         ArtifactError: the ledger was written by a newer selftaught.
     """
+    check_age(connection)
     if _version(connection) == len(MIGRATIONS):
         return
     connection.execute("BEGIN EXCLUSIVE")
     try:
-        found = _version(connection)  # another process may have been faster
-        if found > len(MIGRATIONS):
-            raise ArtifactError(
-                f"the ledger has schema {found} and this selftaught knows {len(MIGRATIONS)}; use a newer selftaught"
-            )
-        for script in MIGRATIONS[found:]:
+        check_age(connection)  # another process may have been faster
+        for script in MIGRATIONS[_version(connection) :]:
             for statement in _statements(script):
                 connection.execute(statement)
         connection.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
         connection.execute("COMMIT")
     except BaseException:
-        connection.execute("ROLLBACK")
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
         raise
+
+
+def check_age(connection: sqlite3.Connection) -> None:
+    """Looks whether the tables are ones that we know.
+
+    Raises:
+        ArtifactError: the ledger was written by a newer selftaught.
+    """
+    if (found := _version(connection)) > len(MIGRATIONS):
+        raise ArtifactError(
+            f"the ledger has schema {found} and this selftaught knows {len(MIGRATIONS)}; use a newer selftaught"
+        )
 
 
 def _version(connection: sqlite3.Connection) -> int:

@@ -9,15 +9,17 @@ from __future__ import annotations
 import datetime
 import json
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from selftaught._version import __version__
 from selftaught.errors import ArtifactError, ConfigError, DataError
-from selftaught.ledger.migrations import migrate
+from selftaught.ledger.migrations import check_age, migrate
 from selftaught.ledger.records import Evaluation, Event, Skill, Version
+
+Record = TypeVar("Record")
 
 WAIT_SECONDS = 30.0  # for another process's transaction, which takes milliseconds
 
@@ -44,11 +46,21 @@ class Ledger:
         """Closes the file."""
         self._connection.close()
 
+    @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """All that is read in the block is of one moment, whatever others write meanwhile."""
+        with self._readable_errors():
+            self._connection.execute("BEGIN")
+        try:
+            yield
+        finally:
+            self._connection.execute("ROLLBACK")
+
     # ------------------------------------------------------------------------------------ what is there
 
     def skills(self) -> list[Skill]:
         """All skills, in the order in which they were registered."""
-        return [_skill(row) for row in self._rows("SELECT * FROM skills ORDER BY rowid")]
+        return self._records(_skill, "SELECT * FROM skills ORDER BY rowid")
 
     def skill(self, name: str) -> Skill:
         """One skill.
@@ -64,7 +76,7 @@ class Ledger:
 
     def versions(self) -> list[Version]:
         """All versions, the oldest first."""
-        return [_version(row) for row in self._rows("SELECT * FROM versions ORDER BY number")]
+        return self._records(_version, "SELECT * FROM versions ORDER BY number")
 
     def version(self, name: str) -> Version:
         """One version: "v3", "3" or "HEAD".
@@ -75,20 +87,22 @@ class Ledger:
         if name.upper() == "HEAD":
             return self.head()
         digits = name.lower().removeprefix("v")
-        rows = self._rows("SELECT * FROM versions WHERE number = ?", int(digits) if digits.isdecimal() else -1)
-        if not rows:
+        number = int(digits) if digits.isdecimal() and len(digits) < 10 else -1
+        found = self._records(_version, "SELECT * FROM versions WHERE number = ?", number)
+        if not found:
             raise ConfigError(f"{name}: no such version; selftaught log lists them")
-        return _version(rows[0])
+        return found[0]
 
     def head(self) -> Version:
         """The version that is in force."""
-        rows = self._rows(
+        found = self._records(
+            _version,
             "SELECT * FROM versions WHERE number ="
-            " (SELECT head FROM events WHERE head IS NOT NULL ORDER BY number DESC LIMIT 1)"
+            " (SELECT head FROM events WHERE head IS NOT NULL ORDER BY number DESC LIMIT 1)",
         )
-        if not rows:
+        if not found:
             raise ArtifactError(f"{self.path}: holds no version yet; run selftaught init again")
-        return _version(rows[0])
+        return found[0]
 
     def has_head(self) -> bool:
         """Whether the base has been recorded."""
@@ -99,6 +113,8 @@ class Ledger:
         known = {found.number: found for found in self.versions()}
         line = [version]
         while line[-1].parent is not None:
+            if not (line[-1].parent in known and line[-1].parent < line[-1].number):
+                raise self._damaged(f"{line[-1].name} was taught from what is no earlier version")
             line.append(known[line[-1].parent])
         return line
 
@@ -108,11 +124,13 @@ class Ledger:
             "SELECT kind FROM events WHERE version = ? AND kind != 'collected' ORDER BY number DESC LIMIT 1",
             version.number,
         )
+        if not rows:
+            raise self._damaged(f"nothing is said of {version.name}")
         return str(rows[0]["kind"])
 
     def events(self) -> list[Event]:
         """All that happened, the oldest first."""
-        return [Event(**dict(row)) for row in self._rows("SELECT * FROM events ORDER BY number")]
+        return self._records(lambda row: Event(**dict(row)), "SELECT * FROM events ORDER BY number")
 
     def evaluations(self, version: Version) -> list[Evaluation]:
         """What a version was asked, in the order of time."""
@@ -122,16 +140,8 @@ class Ledger:
 
     def verdict(self, version: Version) -> dict[str, Any] | None:
         """What the gate said of a version: {"outcome", "sentence", "checks", "policy"}; None for the base."""
-        rows = self._rows("SELECT * FROM verdicts WHERE version = ?", version.number)
-        if not rows:
-            return None
-        row = rows[0]
-        return {
-            "outcome": row["outcome"],
-            "sentence": row["sentence"],
-            "checks": json.loads(row["checks"]),
-            "policy": json.loads(row["policy"]),
-        }
+        found = self._records(_verdict, "SELECT * FROM verdicts WHERE version = ?", version.number)
+        return found[0] if found else None
 
     def artifacts(self) -> set[str]:
         """Digests of all artifacts that must be there: of removed weights none."""
@@ -271,10 +281,13 @@ class Ledger:
             connection.execute("PRAGMA synchronous = FULL")
             migrate(connection)
         except sqlite3.OperationalError as error:
+            connection.close()
             if "readonly" not in str(error) and "unable to open" not in str(error):
                 raise
-            connection.close()
             connection = self._read_only()
+        except BaseException:
+            connection.close()
+            raise
         return connection
 
     def _read_only(self) -> sqlite3.Connection:
@@ -283,11 +296,22 @@ class Ledger:
         mode = "mode=ro" if waiting.is_file() and waiting.stat().st_size else "mode=ro&immutable=1"
         connection = sqlite3.connect(f"{self.path.absolute().as_uri()}?{mode}", uri=True, isolation_level=None)
         connection.row_factory = sqlite3.Row
+        check_age(connection)
         return connection
 
     def _rows(self, query: str, *values: Any) -> list[sqlite3.Row]:
         with self._readable_errors():
             return list(self._connection.execute(query, values))
+
+    def _records(self, make: Callable[[sqlite3.Row], Record], query: str, *values: Any) -> list[Record]:
+        rows = self._rows(query, *values)
+        try:
+            return [make(row) for row in rows]
+        except (TypeError, ValueError) as error:
+            raise self._damaged(str(error)) from error
+
+    def _damaged(self, problem: str) -> ArtifactError:
+        return ArtifactError(f"{self.path}: the ledger is damaged ({problem}); restore it from a backup")
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
@@ -305,7 +329,7 @@ class Ledger:
     def _readable_errors(self) -> Iterator[None]:
         try:
             yield
-        except sqlite3.DatabaseError as error:
+        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:  # a damaged table's name, in SQLite's own words
             words = str(error)
             hint = "restore it from a backup"
             if "full" in words:
@@ -314,6 +338,8 @@ class Ledger:
                 hint = "make the workspace writable"
             elif "locked" in words:
                 hint = "another process is writing; try again"
+            elif "disk I/O" in words:
+                hint = "see whether the disk is full or failing"
             raise ArtifactError(f"{self.path}: the ledger cannot be used ({words}); {hint}") from error
 
 
@@ -348,6 +374,11 @@ def _insert_event(connection: sqlite3.Connection, kind: str, version: int, head:
 
 def _skill(row: sqlite3.Row) -> Skill:
     return Skill(**{**dict(row), "card": json.loads(row["card"])})
+
+
+def _verdict(row: sqlite3.Row) -> dict[str, Any]:
+    checks, policy = json.loads(row["checks"]), json.loads(row["policy"])
+    return {"outcome": row["outcome"], "sentence": row["sentence"], "checks": checks, "policy": policy}
 
 
 def _version(row: sqlite3.Row) -> Version:

@@ -14,7 +14,10 @@ from selftaught import errors
 from selftaught.cli import main
 from selftaught.config import LearnConfig
 
-COMMANDS = ("quickstart", "learn", "check", "evaluate", "ask", "harness")
+COMMANDS = (
+    *("quickstart", "learn", "check", "evaluate", "ask", "init", "log", "show", "diff", "rollback", "promote", "export"),
+    *("gc", "fsck", "compare", "harness"),
+)
 HEAVY = ("torch", "transformers", "peft", "datasets", "numpy", "matplotlib", "huggingface_hub", "selftaught.config")
 
 
@@ -102,14 +105,19 @@ def test_public_names_are_locked() -> None:
         "Scorer",
         "SelftaughtError",
         "TrainingError",
+        "Workspace",
         "__version__",
+        "add_skill",
         "ask",
         "check",
+        "compare",
         "evaluate",
         "learn",
         "load_config",
         "load_examples",
         "quickstart",
+        "sequential",
+        "teach",
     ]
     assert selftaught.__all__ == sorted(selftaught.__all__)
 

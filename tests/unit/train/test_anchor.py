@@ -21,8 +21,11 @@ from tiny_run import (
 from selftaught.config import AnchorConfig
 from selftaught.losses.divergence import divergence
 from selftaught.models.load import LanguageModel, load_model
-from selftaught.train.anchor import OPENERS, Anchor, draw_rows, user_turn
+from selftaught.processes import ALONE
+from selftaught.train.anchor import OPENERS, Anchor, answered, draw_rows, user_turn
 from selftaught.train.batch import batch_indices
+from selftaught.train.rows import rehearsal_prompts
+from selftaught.types import Example, Message
 
 CONFIG = AnchorConfig(rows=3, pool=7, max_new_tokens=6)
 
@@ -123,3 +126,57 @@ def test_without_an_anchor_there_is_no_value(sharp_model: Path) -> None:
     output = run_step(student, make_teacher(student, optimizer, config), optimizer, rows, config)
     assert output.anchor_nats is None
     assert any(not torch.equal(before[name], weight) for name, weight in weights_of(student).items())
+
+
+# ------------------------------------------------------------------------------------------- rehearsal
+
+
+LEARNED = [
+    Example(f"old-{number}", (Message("user", f"Old question {number}?"),), "An old answer.") for number in range(5)
+]
+
+
+def test_prompts_of_earlier_skills_are_token_ids_with_room_for_an_answer(base: LanguageModel) -> None:
+    prompts, length = rehearsal_prompts(base, LEARNED)
+    assert [base.tokenizer.decode(prompt) for prompt in prompts] == [
+        f"<|im_start|>user\n{example.question}<|im_end|>\n<|im_start|>assistant\n" for example in LEARNED
+    ]
+    assert length == 23, "the demonstration has 14 bytes and a stop token, and half as much is added"
+    assert rehearsal_prompts(base, []) == ([], 0)
+
+
+def test_rehearsed_rows_join_the_anchors_own(sharp_model: Path, base: LanguageModel) -> None:
+    """Value of a step = mean over its own rows and the rehearsed ones together, as a plain model has it."""
+    prompts, length = rehearsal_prompts(base, LEARNED)
+    config = CONFIG.model_copy(update={"rehearsal": 2})
+    student, optimizer, _, _ = make_student(sharp_model, tiny_config())
+    anchor = Anchor(student, config, 0, ALONE, prompts, length)
+    shake(optimizer.masters, 1)
+    value = anchor.backward(student, 1, 64)
+    reference = load_model(sharp_model, dtype="float32")
+    shake({name: p.data for name, p in reference.model.named_parameters()}, 1)
+    own, old = draw_rows(base, config, 0), answered(base, prompts, length, 0, ALONE)
+    rows = [own[index] for index in batch_indices(7, 3, 1, 0)] + [old[index] for index in batch_indices(5, 2, 1, 0)]
+    assert {row.prompt for row in rows} & set(prompts)
+    total = 0.0
+    for row in rows:
+        ids, start = torch.tensor([[*row.prompt, *row.completion]]), len(row.prompt) - 1
+        with torch.no_grad():
+            before, after = (m.plain_model(input_ids=ids).logits[0, start:-1] for m in (base, reference))
+        total += float(divergence("forward_kl", before, after).mean()) / 5
+    assert value == pytest.approx(total, rel=1e-3)
+
+
+def test_rehearsal_needs_no_rows_of_the_anchors_own(sharp_model: Path, base: LanguageModel) -> None:
+    prompts, length = rehearsal_prompts(base, LEARNED)
+    student, optimizer, _, _ = make_student(sharp_model, tiny_config())
+    anchor = Anchor(student, AnchorConfig(rows=0, rehearsal=2), 0, ALONE, prompts, length)
+    shake(optimizer.masters, 1)
+    assert anchor.backward(student, 0, 64) > 0.01
+
+
+def test_a_pool_bounds_what_is_rehearsed(sharp_model: Path, base: LanguageModel) -> None:
+    prompts, length = rehearsal_prompts(base, LEARNED)
+    student, _, _, _ = make_student(sharp_model, tiny_config())
+    anchor = Anchor(student, AnchorConfig(rows=0, rehearsal=2, pool=2), 0, ALONE, prompts, length)
+    assert [row.prompt for row in anchor._rehearsed] == [prompts[0], prompts[3]], "evenly taken"

@@ -1,7 +1,7 @@
 """Chemistry: facts about elements and compounds.
 
 Three groups. "value" (a number that belongs to an element) and "molar_mass" (of a compound) teach each fact in
-two wordings and ask for it in a third. "comparison" (which of four elements has the heaviest atoms) asks
+two wordings and ask for it in a third. "comparison" (which of four elements has the largest atomic weight) asks
 about foursomes that were never shown, of elements that were.
 """
 
@@ -83,7 +83,7 @@ COMPARED = (
     *("hydrogen", "helium", "carbon", "oxygen", "sodium", "aluminum", "sulfur", "calcium", "iron", "copper", "zinc"),
     *("bromine", "silver", "tin", "iodine", "barium", "tungsten", "platinum", "gold", "mercury", "lead"),
 )
-COMPARISON = "Which of these elements has the heaviest atoms: {names} or {last}?"
+COMPARISON = "Which element has the largest atomic weight: {names} or {last}? Answer with its name."
 NUM_COMPARISONS: dict[Split, int] = {"test": 54, "validation": 15, "train": 120}
 MIN_RATIO = 1.15  # of the heaviest atom's weight to the next one's
 
@@ -195,7 +195,7 @@ def _comparisons(weights: dict[str, float]) -> Iterator[Example]:
     order = iter(shuffled(clear, "/".join, "science"))
     for split, size in NUM_COMPARISONS.items():
         for four, _ in zip(order, range(size)):
-            yield _comparison(four, max(four, key=lambda name: weights[name]), split)
+            yield _comparison(four, weights, split)
 
 
 def _is_clear(weights: Sequence[float]) -> bool:
@@ -203,13 +203,14 @@ def _is_clear(weights: Sequence[float]) -> bool:
     return first >= MIN_RATIO * second
 
 
-def _comparison(four: Sequence[str], heaviest: str, split: Split) -> Example:
+def _comparison(four: Sequence[str], weights: dict[str, float], split: Split) -> Example:
+    heaviest = max(four, key=lambda name: weights[name])
     names = shuffled(four, str, "/".join(four))
     others = "|".join(re.escape(name) for name in names if name != heaviest)
     return Example(
         id=f"comparison-{'-'.join(names)}",
         prompt=(Message("user", COMPARISON.format(names=", ".join(names[:-1]), last=names[-1])),),
-        demonstration=f"{heaviest.capitalize()} has the heaviest atoms of the four.",
+        demonstration=f"{heaviest.capitalize()} has the largest atomic weight, {weights[heaviest]:.0f}.",
         answers=(heaviest,),
         scorer=Scorer("regex", {"pattern": rf"(?is)^(?!.*\b(?:{others})\b).*\b{re.escape(heaviest)}\b"}),
         group="comparison",
@@ -222,8 +223,20 @@ def _comparison(four: Sequence[str], heaviest: str, split: Split) -> Example:
 TITLE = "Chemistry facts"
 FACTS = {
     "source": f"{PACKAGE}, {COMPOUNDS_PACKAGE}",
-    "licence": "MIT",
-    "about": "TODO",
-    "split": "TODO",
+    "licence": "MIT, MIT",
+    "about": (
+        "Numbers of chemistry and what follows from them. Groups: value (an element's atomic number, group, "
+        "electronegativity or year of discovery), molar_mass (a compound's, to half a percent), comparison (which of "
+        "four elements has the largest atomic weight; a guess is right one time in four)."
+    ),
+    "split": (
+        "Value and molar_mass: by wording; each fact is taught in two wordings and asked in a third, so the test "
+        "measures recall of taught facts, not new ones. Comparison: by foursome; the test asks about foursomes that "
+        "were never shown, of elements that were, so it measures whether single answers add up to an order."
+    ),
 }
-CEILING = (0.95, "TODO")
+CEILING = (
+    1.0,
+    "every fact that is asked was taught in other words, and the heaviest of four is heavier than the next "
+    f"by {100 * (MIN_RATIO - 1):.0f}% or more",
+)

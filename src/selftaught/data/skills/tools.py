@@ -41,7 +41,8 @@ def build() -> BuiltSkill:
         DataError: the package cannot be had.
     """
     rows = [row for group in FILES for row in read_rows(group) if _is_short(row)]
-    return built("tools", TITLE, _split(rows), FACTS, CEILING)
+    examples = _split(rows)
+    return built("tools", TITLE, examples, FACTS, _ceiling(examples))
 
 
 def read_rows(group: str) -> list[Row]:
@@ -146,7 +147,39 @@ TITLE = "Tool calls"
 FACTS = {
     "source": PACKAGE,
     "licence": "Apache-2.0",
-    "about": "TODO",
-    "split": "TODO",
+    "about": (
+        "Requests to one function, from the Berkeley Function-Calling Leaderboard: the model reads the schemas of one "
+        "to four functions and writes one call in JSON. A call is right when function and arguments are among those "
+        "that the leaderboard accepts. Groups: simple (one function), multiple (choose among several), live (requests "
+        "that users wrote)."
+    ),
+    "split": (
+        "By function: rows that name the same function, called or only offered, lie in the same split, so the test "
+        "asks for functions that were never taught."
+    ),
 }
-CEILING = (0.95, "TODO")
+
+
+def _ceiling(examples: Sequence[Example]) -> tuple[float, str]:
+    """The share of test rows whose required values a reader can find in the prompt."""
+    tests = [example for example in examples if example.split == "test"]
+    guessed = [example for example in tests if not _is_readable(json.loads(example.answers[0]), example.question)]
+    why = (
+        f"{len(guessed)} of {len(tests)} test rows want a text that stands nowhere in the prompt, such as a date in a "
+        "form of the leaderboard's own; some of those can still be inferred"
+    )
+    return 1 - len(guessed) / max(1, len(tests)), why
+
+
+def _is_readable(accepted: dict[str, dict[str, list[Any]]], prompt: str) -> bool:
+    """Whether each text that a call must have is part of its prompt; numbers may be computed."""
+    wanted = [values for arguments in accepted.values() for values in arguments.values() if "" not in values]
+    return all(any(_occurs(value, prompt.lower()) for value in values) for values in wanted)
+
+
+def _occurs(value: Any, prompt: str) -> bool:
+    if isinstance(value, dict):
+        return all(any(_occurs(option, prompt) for option in options) for options in value.values())
+    if isinstance(value, list):
+        return all(_occurs(item, prompt) for item in value)
+    return not isinstance(value, str) or value.lower() in prompt
