@@ -200,7 +200,8 @@ class AnchorConfig(Config):
 # --------------------------------------------------------------------------------------------- a run
 
 
-EPOCHS = 18  # on the quickstart's corpus 90% are learned by then (docs/log.md)
+EPOCHS, FEW_ROWS = 18, 40  # on the quickstart's corpus 90% are learned by then (docs/log.md)
+MIN_EPOCHS = 4  # of many rows; a lesson of hundreds in 18 passes would take hours on a processor
 MIN_STEPS = 40  # few rows teach little in fewer
 LEARNING_RATES = {"sdft": 1.2e-4, "sft": 3e-5}  # each tuned on its own (docs/log.md)
 
@@ -210,7 +211,10 @@ class LearnConfig(Config):
 
     method: Literal["sdft", "sft"] = Field("sdft", description="Self-distillation, or plain supervised fine-tuning.")
     epochs: float | None = Field(
-        None, gt=0, description="Passes over the rows; left out, 18, and as many more as 40 steps need."
+        None,
+        gt=0,
+        description="Passes over the rows; left out, 18 over 40 rows or fewer, of more rows fewer (720 / rows), but 4, "
+        "and as many more as 40 steps need.",
     )
     steps: int | None = Field(None, ge=1, description="Number of optimiser steps; given, it replaces epochs.")
     batch_size: int = Field(16, ge=1, description="Completions an optimiser step; of fewer rows, one of each.")
@@ -292,7 +296,8 @@ class LearnConfig(Config):
                 "make it a multiple of rollout.per_prompt"
             )
         batch_size = min(self.batch_size, num_rows * per_prompt)
-        steps = self.steps or math.ceil(round((self.epochs or EPOCHS) * num_rows * per_prompt / batch_size, 6))
+        epochs = self.epochs or max(MIN_EPOCHS, min(EPOCHS, EPOCHS * FEW_ROWS / num_rows))
+        steps = self.steps or math.ceil(round(epochs * num_rows * per_prompt / batch_size, 6))
         if self.steps is None and self.epochs is None:
             steps = max(steps, MIN_STEPS)
         length = self.rollout.max_new_tokens or math.ceil(1.5 * longest_demonstration)

