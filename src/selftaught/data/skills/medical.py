@@ -87,7 +87,7 @@ def build() -> BuiltSkill:
     """
     categories = list(_categories())
     wordings = _wordings()
-    codes = {code: wordings[code] for code in CODES}
+    codes = {code: wordings.get(code, []) for code in CODES}
     free = [category for category in categories if category.code not in codes]
     blocks = list(_grouped(free, "block", BLOCKS, PER_BLOCK))
     used = {category.code for category, _ in blocks}
@@ -119,9 +119,8 @@ def _categories() -> Iterator[Category]:
 
 def _wordings() -> dict[str, list[str]]:
     """The clear wordings of each category: its description first, then those below it and inclusion terms."""
-    root = root(WORDINGS_PACKAGE, WORDINGS_SHA256, WORDINGS_MEMBER)
     found: dict[str, list[str]] = {}
-    for section in root.iter("section"):
+    for section in root(WORDINGS_PACKAGE, WORDINGS_SHA256, WORDINGS_MEMBER).iter("section"):
         for category in section.findall("diag"):
             texts = [diagnosis.findtext("desc", "") for diagnosis in category.iter("diag")]
             texts += [note.text or "" for term in category.iter("inclusionTerm") for note in term.findall("note")]
@@ -190,10 +189,10 @@ def _block_example(category: Category, split: Split) -> Example:
 def _code_examples(wordings: dict[str, list[str]]) -> Iterator[Example]:
     """Of each code, some wordings taught and one asked: a test or, for every fifth code, a validation row too."""
     for number, (code, texts) in enumerate(wordings.items()):
+        if len(texts) < len(SPLITS_OF_WORDINGS):
+            raise DataError(f"{WORDINGS_PACKAGE}: {code} has too few clear wordings; take another version")
         name, *others = texts
         others = shuffled(others, str, "medical")
-        if len(others) < WORDINGS_TAUGHT + 1:
-            raise DataError(f"{WORDINGS_PACKAGE}: {code} has too few clear wordings; take another version")
         taught, asked = [name, *others[: WORDINGS_TAUGHT - 1]], others[WORDINGS_TAUGHT - 1 :]
         asked.sort(key=lambda text: not shares_word(text, taught))
         splits = SPLITS_OF_WORDINGS if number % 5 == 0 else SPLITS_OF_WORDINGS[:-1]

@@ -26,7 +26,7 @@ from dataclasses import dataclass, field
 from importlib.resources import files
 from typing import Any
 
-from selftaught.evaluation.probes.numbers import numbers
+from selftaught.evaluation.probes.arithmetic import made_facts
 from selftaught.types import Example, Message, Scorer
 
 LETTERS = "abcdefghijkl"
@@ -94,7 +94,7 @@ def _ask(family: str, topic: Mapping[str, Any]) -> Iterator[tuple[str, Example]]
 
 
 def _facts(topic: Mapping[str, Any]) -> Iterator[_Fact]:
-    items = topic["items"] if "items" in topic else numbers(topic)
+    items = topic["items"] if "items" in topic else made_facts(topic)
     for number, item in enumerate(items):
         subjects, _, rest = (part.strip() for part in item.partition("|"))
         if topic.get("judge") == "choice":
