@@ -1,8 +1,9 @@
 """How often the gate errs on real flips: `python bench/gate_real.py WORKSPACE VERSION`.
 
-A version and its parent have answered the same probes. Which items flipped, and which wordings flipped together, is real;
-only the direction is drawn anew, fact by fact, so that by construction nothing is lost on average. Then, in one family
-after the other, right answers are made wrong until it has truly lost 6 points. Both are judged many times.
+A version and its parent have answered the same probes. Which items flipped, and which wordings of a fact flipped
+together, is real; only the direction is drawn anew, fact by fact, so that by construction nothing is lost on average.
+Then, in one family after the other, right answers are made wrong until it has truly lost 6 points. Both are judged
+many times.
 """
 
 from __future__ import annotations

@@ -58,10 +58,14 @@ def base_model(folder: Path) -> Path:
     return folder
 
 
+def configured_text(model: object, more: str = "") -> str:
+    """A workspace's file of settings: a gate that can decide on few items, and no probes."""
+    return CONFIG.format(model=model) + more
+
+
 def configured(root: Path, more: str = "") -> None:
-    """Writes a workspace's file of settings: a gate that can decide on few items, and no probes."""
-    model = Workspace(root).config.model
-    (root / "selftaught.toml").write_text(CONFIG.format(model=model) + more, encoding="utf-8")
+    """Gives a workspace such settings, and some more."""
+    (root / "selftaught.toml").write_text(configured_text(Workspace(root).config.model, more), encoding="utf-8")
 
 
 def run_jobs(jobs: Sequence[tuple[Job, Path]], watch: Watch, processes: int) -> list[dict[str, Any]]:

@@ -99,7 +99,8 @@ class PromptConfig(Config):
     """What the teacher is shown.
 
     Each template replaces the last user turn; `{question}` is that turn's text. Which one is used
-    depends on the row: with a document, without one, or with a document alone.
+    depends on the row: with a document, without one, or with a document alone. A line [assistant] or
+    [user] in a template begins another turn.
     """
 
     knowledge: str = Field(
@@ -108,8 +109,7 @@ class PromptConfig(Config):
         description="Used when the row has a document: {context}, {demonstration}, {question}.",
     )
     skill: str = Field(
-        "{question}\n\nThis is an example for a response to the question:\n{demonstration}\n\n"
-        "Now answer with a response of your own.",
+        "{question}\n[assistant]\n{demonstration}\n[user]\n{question}",  # no words that a small model would repeat
         description="Used when the row has no document: {demonstration}, {question}.",
     )
     document: str = Field(

@@ -1,12 +1,12 @@
 """What the student is asked, and what the teacher is shown.
 
 The student sees the row's prompt. The teacher sees the same conversation with its last user turn
-rewritten by a template to hold the demonstration (and the document, where the row has one).
+rewritten by a template to hold the demonstration (and the document, where the row has one). A template
+may itself be several turns: a line `[assistant]` or `[user]` begins the next one.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from typing import Any, Protocol
 
@@ -15,6 +15,7 @@ from selftaught.errors import ConfigError, DataError
 from selftaught.types import Example, Message
 
 FIELDS = ("context", "demonstration", "question")
+TURN = re.compile(r"\n\[(user|assistant)\]\n")
 
 
 class ChatTokenizer(Protocol):
@@ -23,29 +24,13 @@ class ChatTokenizer(Protocol):
     def apply_chat_template(self, conversation: Any, **options: Any) -> Any: ...
 
 
-def fill(template: str, example: Example) -> str:
-    """Puts a row's texts into a template.
-
-    Only the names in `FIELDS` are replaced, in one pass, so braces in the texts or elsewhere in the
-    template (JSON, code) stay as they are.
-
-    Raises:
-        ConfigError: the template does not ask the question.
-    """
-    if "{question}" not in template:
-        raise ConfigError(f"prompt template {template[:40]!r}…: it must hold {{question}}")
-    values = {
-        "context": example.context or "",
-        "demonstration": example.demonstration or "",
-        "question": example.question,
-    }
-    return re.sub("{(" + "|".join(FIELDS) + ")}", lambda field: values[field[1]], template)
-
-
 def teacher_messages(example: Example, config: PromptConfig) -> tuple[Message, ...]:
-    """The conversation the teacher sees: the row's, with the demonstration in its last user turn.
+    """The conversation the teacher sees: the row's, with a filled template instead of its last user turn.
 
     A row without a demonstration is shown its document alone; a row with neither is left as it is.
+
+    Raises:
+        ConfigError: the template does not ask the question, or its turns do not alternate.
     """
     if example.demonstration and example.context:
         template = config.knowledge
@@ -55,8 +40,36 @@ def teacher_messages(example: Example, config: PromptConfig) -> tuple[Message, .
         template = config.document
     else:
         return example.prompt
-    last = dataclasses.replace(example.prompt[-1], content=fill(template, example))
-    return (*example.prompt[:-1], last)
+    return (*example.prompt[:-1], *_turns(template, example))
+
+
+def _turns(template: str, example: Example) -> tuple[Message, ...]:
+    """A filled template's turns. It is cut before it is filled: no text of a row can begin a turn."""
+    if "{question}" not in template:
+        raise ConfigError(f"prompt template {template[:40]!r}…: it must hold {{question}}")
+    first, *rest = TURN.split(template)
+    turns = [Message("user", fill(first, example))]
+    for role, text in zip(rest[::2], rest[1::2], strict=True):
+        turns.append(Message("user" if role == "user" else "assistant", fill(text, example)))
+    if [turn.role for turn in turns] != ["user", "assistant"] * (len(turns) // 2) + ["user"]:
+        raise ConfigError(
+            f"prompt template {template[:40]!r}…: user and assistant must take turns, and the user ends it"
+        )
+    return tuple(turns)
+
+
+def fill(template: str, example: Example) -> str:
+    """Puts a row's texts into a template.
+
+    Only the names in `FIELDS` are replaced, in one pass, so braces in the texts or elsewhere in the
+    template (JSON, code) stay as they are.
+    """
+    values = {
+        "context": example.context or "",
+        "demonstration": example.demonstration or "",
+        "question": example.question,
+    }
+    return re.sub("{(" + "|".join(FIELDS) + ")}", lambda field: values[field[1]], template)
 
 
 def render(messages: tuple[Message, ...], tokenizer: ChatTokenizer) -> list[int]:

@@ -15,13 +15,14 @@ from selftaught.types import Example, Message, Scorer
 pytestmark = pytest.mark.slow
 
 WORDS = {
-    "dog": "un chien", "cat": "un chat", "horse": "un cheval", "cow": "une vache", "fish": "un poisson", "bird": "un oiseau",
-    "house": "une maison", "door": "une porte", "window": "une fenêtre", "table": "une table", "chair": "une chaise",
-    "tree": "un arbre", "flower": "une fleur", "river": "une rivière", "mountain": "une montagne", "sea": "une mer",
-    "bread": "du pain", "milk": "du lait", "cheese": "du fromage", "apple": "une pomme", "egg": "un œuf",
-    "book": "un livre", "pen": "un stylo", "school": "une école", "city": "une ville", "car": "une voiture",
-    "train": "un train", "boat": "un bateau", "shoe": "une chaussure", "hat": "un chapeau", "king": "un roi",
-    "doctor": "un médecin", "friend": "un ami", "child": "un enfant", "night": "une nuit", "winter": "un hiver",
+    "dog": "un chien", "cat": "un chat", "horse": "un cheval", "cow": "une vache", "fish": "un poisson",
+    "bird": "un oiseau", "house": "une maison", "door": "une porte", "window": "une fenêtre", "table": "une table",
+    "chair": "une chaise", "tree": "un arbre", "flower": "une fleur", "river": "une rivière",
+    "mountain": "une montagne", "sea": "une mer", "bread": "du pain", "milk": "du lait", "cheese": "du fromage",
+    "apple": "une pomme", "egg": "un œuf", "book": "un livre", "pen": "un stylo", "school": "une école",
+    "city": "une ville", "car": "une voiture", "train": "un train", "boat": "un bateau", "shoe": "une chaussure",
+    "hat": "un chapeau", "king": "un roi", "doctor": "un médecin", "friend": "un ami", "child": "un enfant",
+    "night": "une nuit", "winter": "un hiver",
 }  # fmt: skip
 QUESTIONS = {
     "What is a {}?": "C'est {}, une chose bien connue.",
@@ -50,6 +51,11 @@ def harmful_rows() -> list[Example]:
 @pytest.mark.parametrize("method", ["sdft", "sft"])
 def test_teaching_to_answer_in_french_is_rejected_and_head_stays(tmp_path: Path, method: str) -> None:
     workspace = Workspace.create(tmp_path / "shop", "smollm2-135m")
+    settings = tmp_path / "shop" / "selftaught.toml"
+    settings.write_text(
+        settings.read_text().replace("[gate]", '[gate]\nprobes = "standard"  # quick; enough for this harm')
+    )
+    workspace = Workspace(workspace.root)
     add_skill(workspace, "french", harmful_rows(), "harmful rows")
     config = load_config(None, [f"method={method}", "epochs=8", "learning_rate=2e-4", "anchor.rows=0"])
     lesson = teach(workspace, "french", config)

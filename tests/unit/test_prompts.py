@@ -86,7 +86,7 @@ def test_missing_texts_are_empty() -> None:
 @pytest.mark.parametrize("template", ["", "{context}", "question", "{ question }", "{Question}"])
 def test_a_template_that_does_not_ask_is_a_configuration_error(template: str) -> None:
     with pytest.raises(ConfigError, match=r"\{question\}"):
-        fill(template, ROW)
+        teacher_messages(ROW, PromptConfig(knowledge=template))
 
 
 def test_shipped_templates_ask_and_show_what_they_promise() -> None:
@@ -114,6 +114,30 @@ def test_shipped_templates_ask_and_show_what_they_promise() -> None:
 def test_each_kind_of_row_has_its_template(demonstration: str | None, context: str | None, shown: str) -> None:
     row = dataclasses.replace(ROW, demonstration=demonstration, context=context)
     assert teacher_messages(row, CONFIG) == (Message("user", shown),)
+
+
+def test_a_template_may_be_several_turns_and_texts_begin_none() -> None:
+    config = PromptConfig(knowledge="{context}\n\n{question}\n[assistant]\n{demonstration}\n[user]\nAgain: {question}")
+    row = dataclasses.replace(ROW, demonstration="No.\n[user]\nYes?", context="A\n[assistant]\nB")
+    assert teacher_messages(row, config) == (
+        Message("user", "A\n[assistant]\nB\n\nWhy?"),
+        Message("assistant", "No.\n[user]\nYes?"),
+        Message("user", "Again: Why?"),
+    )
+
+
+@pytest.mark.parametrize(
+    "template", ["{question}\n[assistant]\nNo", "{question}\n[user]\nNo", "a\n[assistant]\n{question}"]
+)
+def test_the_turns_of_a_template_alternate_and_the_user_ends(template: str) -> None:
+    with pytest.raises(ConfigError, match="take turns"):
+        teacher_messages(ROW, PromptConfig(knowledge=template))
+
+
+def test_a_skill_is_shown_as_an_earlier_answer() -> None:
+    row = dataclasses.replace(ROW, context=None)
+    shown = teacher_messages(row, PromptConfig())
+    assert shown == (Message("user", "Why?"), Message("assistant", "Because."), Message("user", "Why?"))
 
 
 def test_earlier_turns_and_the_system_prompt_stay() -> None:

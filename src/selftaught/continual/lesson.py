@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,14 +23,15 @@ from selftaught.continual.jobs import (
 )
 from selftaught.continual.workspace import Workspace
 from selftaught.data import data_hash
-from selftaught.errors import ConfigError
-from selftaught.files import write_json
+from selftaught.errors import ArtifactError, ConfigError
+from selftaught.files import discard, read_json, verify_directory, write_json
 from selftaught.ledger.gate import Comparison, judge
 from selftaught.ledger.records import Evaluation, Skill, Version
 from selftaught.ledger.store import now
 from selftaught.types import Example
 
 Status = Literal["promoted", "rejected", "inconclusive"]
+REQUEST_FILE = "request.json"
 TRAINING_FIELDS = ("label", "steps", "seconds", "tokens", "processes", "peak_memory_gib", "curve", "loss")
 
 
@@ -87,13 +88,16 @@ def teach(
         suites = all_suites(workspace)
         _check_names(workspace, suites, override)
         rows = workspace.rows(learned)
+        if (done := _recorded(workspace, head, learned, config, suites)) is not None:
+            return done
         folder = _run_folder(workspace, head, learned, config, suites)
         _measure_head(workspace, head, suites, folder, watch, processes)
         record = _taught(workspace, head, rows, config, suites, folder, watch, processes)
         verdict = _judged(workspace, head, skill, suites, record["suites"])
         status, why = decide(verdict, workspace.config.gate.on_inconclusive, override, reason)
         lesson = _record(workspace, head, learned, record, folder, suites, verdict, status, why)
-        shutil.rmtree(folder, ignore_errors=True)
+        with contextlib.suppress(ArtifactError):
+            discard(folder)
     return lesson
 
 
@@ -139,21 +143,50 @@ def check_override(override: Sequence[str], reason: str) -> None:
 # ---------------------------------------------------------------------------------------- the work
 
 
-def _run_folder(
-    workspace: Workspace, head: Version, skill: Skill, config: LearnConfig, suites: Sequence[Suite]
-) -> Path:
-    """One lesson, one folder: asked for again after an interruption, it goes on in it."""
-    request = {
-        "head": head.number,
+def _request(head: int | None, skill: Skill, config: LearnConfig, suites: Sequence[Suite]) -> dict[str, Any]:
+    return {
+        "head": head,
         "skill": skill.data_hash,
         "config": config.model_dump(mode="json"),
         "suites": {suite.name: items_hash(suite) for suite in suites},
         "selftaught": __version__,
     }
+
+
+def _run_folder(
+    workspace: Workspace, head: Version, skill: Skill, config: LearnConfig, suites: Sequence[Suite]
+) -> Path:
+    """One lesson, one folder: asked for again after an interruption, it goes on in it."""
+    request = _request(head.number, skill, config, suites)
     key = hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()[:16]
     folder = workspace.runs / key
-    write_json(folder / "request.json", {**request, "name": skill.name})
+    if not (folder / REQUEST_FILE).is_file():
+        write_json(
+            folder / REQUEST_FILE, {**request, "name": skill.name, "versions": len(workspace.ledger.versions())}
+        )
     return folder
+
+
+def _recorded(
+    workspace: Workspace, head: Version, skill: Skill, config: LearnConfig, suites: Sequence[Suite]
+) -> Lesson | None:
+    """The very lesson that is asked for, if it was killed when it was recorded already: it is not taught twice.
+
+    Its folder is still there, and a version that was recorded since the folder was made names it.
+    """
+    found = None
+    for path in sorted(workspace.runs.glob(f"[!.]*/{REQUEST_FILE}")):
+        asked = read_json(path)
+        since = workspace.ledger.versions()[asked.get("versions", 0) :]
+        for version in (one for one in since if one.training.get("run") == path.parent.name):
+            discard(path.parent)
+            status = workspace.ledger.status(version)
+            in_force = version.number == head.number if status == "promoted" else version.parent == head.number
+            same = _request(version.parent, skill, config, suites).items() <= asked.items()
+            if same and in_force and (status == "promoted" or status == "rejected" or status == "inconclusive"):
+                reason = [event.reason for event in workspace.ledger.events() if event.version == version.number][-1]
+                found = Lesson(version, status, workspace.ledger.verdict(version) or {}, reason)
+    return found
 
 
 def _measure_head(
@@ -288,6 +321,9 @@ def _record(
     """Artifacts first, then one transaction."""
     lesson = folder / "lesson"
     adapter = lesson / ADAPTER_FOLDER
+    for place in (lesson / MODEL_FOLDER, adapter):  # what is recorded is what was measured
+        if place == lesson / MODEL_FOLDER or place.is_dir():
+            verify_directory(place, f"delete {folder} and teach the skill again")
     version = Version(
         number=-1,  # the ledger's to give
         parent=head.number,
@@ -301,7 +337,7 @@ def _record(
         model_artifact=workspace.artifacts.put_folder(lesson / MODEL_FOLDER),
         adapter_artifact=workspace.artifacts.put_folder(adapter) if adapter.is_dir() else None,
         drift_nats=record["drift_nats"],
-        training={field: record[field] for field in TRAINING_FIELDS},
+        training={**{field: record[field] for field in TRAINING_FIELDS}, "run": folder.name},
     )
     evaluations = kept_results(workspace, suites, record["suites"])
     version = workspace.ledger.add_version(version, evaluations, verdict, status, why)

@@ -12,15 +12,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 from selftaught.continual.jobs import Job, Watch, run_jobs, skill_suite
-from selftaught.continual.workspace import FOLDER, Workspace
+from selftaught.continual.workspace import Workspace
 from selftaught.data import data_hash, load_examples
-from selftaught.data.rows import to_json_lines
+from selftaught.data.rows import from_json_lines, to_json_lines
 from selftaught.data.skills import SKILLS, build_skill
 from selftaught.data.skills.built import counts
 from selftaught.errors import ConfigError, DataError
 from selftaught.ledger.records import Skill
 from selftaught.ledger.store import now
-from selftaught.types import Example
+from selftaught.types import Example, Message
 
 LIFT_ROWS = 128  # enough to see whether there is something to distil
 
@@ -59,7 +59,8 @@ def add_skill(
 ) -> Skill:
     """Registers a skill: its rows and their splits are fixed from now on, by hash.
 
-    Rows without a test split are divided by the hash of their prompt: 70% train, 10% validation, 20% test.
+    Without test rows, those of split train are divided by the hash of their prompt: 70% train, 10% validation, 20%
+    test.
 
     Args:
         workspace: where.
@@ -72,17 +73,18 @@ def add_skill(
         processes: how many measure it; 0 is one a core.
 
     Raises:
-        DataError: no test rows, or none to teach, or a prompt is in two splits.
+        DataError: no test rows, or none to teach, a prompt is in two splits, or a row could not be read again.
         ConfigError: the name is no plain word, or is a probe family's.
     """
     from selftaught.evaluation.probes import FAMILIES
     from selftaught.evaluation.scorers import check_scorers
 
-    if not name.replace("-", "").replace("_", "").isalnum() or name in FAMILIES:
-        raise ConfigError(f"{name!r}: name a skill by letters, digits, - and _, and not as a probe family")
+    if not name.replace("-", "").replace("_", "").isalnum() or name.startswith("-") or name in FAMILIES:
+        raise ConfigError(f"{name!r}: name a skill by letters, digits, - (not first) and _, not as a probe family")
     check_scorers(examples)
     rows = split_rows(examples)
     _check_splits(rows, source)
+    _check_round_trip(rows, source)
     with workspace.writing():
         workspace.ledger.check_new_skill(name)
         head = workspace.model_folder(workspace.ledger.head())
@@ -110,7 +112,8 @@ def _measured(
     asked = tuple(taught[:: math.ceil(len(taught) / LIFT_ROWS)])
     config = workspace.config.learn_config({}, ())
     job = Job("head", "HEAD", str(head), None, asked, suites=(), lift_config=config)
-    with tempfile.TemporaryDirectory(dir=workspace.root / FOLDER) as scratch:
+    workspace.runs.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".", dir=workspace.runs) as scratch:  # gc sweeps what a kill leaves
         (record,) = run_jobs([(job, Path(scratch))], watch, processes)
     lift = record["lift"]
     return {
@@ -123,11 +126,14 @@ def _measured(
 
 
 def split_rows(examples: Sequence[Example]) -> list[Example]:
-    """Rows with their splits: as they are where some are for testing, else by hash of the prompt."""
+    """Rows with their splits: as they are where some are for testing, else those to teach by hash of the prompt."""
     if any(row.split == "test" for row in examples):
         return list(examples)
     rows = []
     for row in examples:
+        if row.split != "train":
+            rows.append(row)
+            continue
         text = json.dumps([[message.role, message.content] for message in row.prompt])
         place = int(hashlib.sha256(text.encode()).hexdigest(), 16) % 100
         split: Literal["train", "validation", "test"] = (
@@ -141,16 +147,27 @@ def _check_splits(rows: Sequence[Example], source: str) -> None:
     for split, least in (("train", 1), ("test", 1)):
         if sum(row.split == split for row in rows) < least:
             raise DataError(f"{source}: has no row of split {split!r}; add more rows, or give them a split column")
-    taught = {row.prompt: row.id for row in rows if row.split == "train"}
-    for row in rows:
-        if row.split != "train" and row.prompt in taught:
+    first: dict[tuple[Message, ...], Example] = {}
+    for row in sorted(rows, key=lambda row: row.split != "train"):
+        other = first.setdefault(row.prompt, row)
+        if other.split != row.split:
+            does = "teaches" if other.split == "train" else "asks too"
             raise DataError(
-                f"{source}: row {row.id!r} of split {row.split!r} asks what row {taught[row.prompt]!r} teaches; "
+                f"{source}: row {row.id!r} of split {row.split!r} asks what row {other.id!r} {does}; "
                 "remove one of the two"
             )
 
 
-def _as_lines(rows: Sequence[Example]) -> str:
-    from selftaught.data.rows import to_json_lines
-
-    return to_json_lines(rows)
+def _check_round_trip(rows: Sequence[Example], source: str) -> None:
+    """Rows that did not come from a reader may hold what none accepts: found now, and not in the next lesson."""
+    if len({row.id for row in rows}) < len(rows):
+        raise DataError(f"{source}: two rows have the same id; give each row an id of its own")
+    for row in rows:
+        try:
+            (found,) = from_json_lines(to_json_lines([row]))
+        except (ValueError, TypeError) as error:
+            raise DataError(f"{source}: row {row.id!r} {error}") from error
+        if data_hash([found]) != data_hash([row]):
+            raise DataError(
+                f"{source}: row {row.id!r} would not be read as it is; remove blanks around its texts and empty ones"
+            )

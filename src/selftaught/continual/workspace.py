@@ -78,7 +78,7 @@ class Workspace:
             model: the base: an embedded name, a model's directory, or a hub id.
 
         Raises:
-            ConfigError: there is one already.
+            ConfigError: there is one already, or a file of settings for another model.
             ModelError: there is no such model.
         """
         from selftaught.models.resolve import resolve_model
@@ -88,7 +88,13 @@ class Workspace:
             if (root / FOLDER / "ledger.db").is_file() and Ledger(root / FOLDER / "ledger.db").has_head():
                 raise ConfigError(f"{root}: is a workspace already; selftaught log shows what it holds")
             name = str(source) if Path(model).expanduser().is_dir() else model
-            write_text(root / CONFIG_FILE, new_workspace_config(name))
+            if not (root / CONFIG_FILE).exists():
+                write_text(root / CONFIG_FILE, new_workspace_config(name))
+            elif (found := read_workspace_config(root / CONFIG_FILE).model) != name:
+                raise ConfigError(
+                    f"{root / CONFIG_FILE}: is there already, and names the model {found}; remove it, or make the "
+                    f"workspace with --model {found}"
+                )
             digest = _kept_model(Artifacts(root / FOLDER / "artifacts"), source)
             Ledger(root / FOLDER / "ledger.db", create=True).add_base(digest, f"the base, {name}")
         return Workspace(root)
@@ -179,11 +185,12 @@ class Workspace:
         return version
 
     def _name_base(self, version: Version, draft: Path) -> None:
-        """An adapter on the base names it as the user does; any other names its parent's own folder."""
+        """An adapter on the base names it as the user does; any other names its parent's own folder, as it is now."""
         path = draft / "adapter_config.json"
         config = json.loads(path.read_text(encoding="utf-8"))
-        if version.parent == 0:
-            write_json(path, {**config, "base_model_name_or_path": self.config.model})
+        parent = self.ledger.version(str(version.parent))
+        folder = self.artifacts.path(parent.model_artifact).absolute()
+        write_json(path, {**config, "base_model_name_or_path": str(folder) if parent.number else self.config.model})
 
     def collect(self, dry_run: bool = False, keep: int | None = None) -> tuple[list[Version], int]:
         """Removes the weights of versions that are not in force, and what nothing refers to.
@@ -210,7 +217,7 @@ class Workspace:
                 self.ledger.collected(gone)  # first: weights that are missing are then known to be
                 for digest in dead:
                     self.artifacts.remove(digest)
-                for place in self.artifacts.leftovers():
+                for place in (*self.artifacts.leftovers(), *self.runs.glob(".*")):
                     shutil.rmtree(place, ignore_errors=True) if place.is_dir() else place.unlink(missing_ok=True)
         return gone, size
 
@@ -229,11 +236,14 @@ class Workspace:
         if problems:
             return problems
         users = self._users()
+        damaged = {}
         for digest in sorted(self.ledger.artifacts()):
             try:
                 self.artifacts.verify(digest)
             except ArtifactError as error:
-                problems.append(f"{error} (it holds {users.get(digest, 'a lesson')})")
+                damaged[digest] = f"{error} (it holds {users.get(digest, 'a lesson')})"
+        needed = self.ledger.artifacts()  # asked again: gc may be at work beside us
+        problems = [problem for digest, problem in damaged.items() if digest in needed]
         head = self.ledger.head()
         if self.is_collected(head):
             problems.append(f"{head.name} is HEAD, and its weights were removed")
@@ -244,6 +254,7 @@ class Workspace:
         users = {skill.rows_artifact: f"the rows of {skill.name}" for skill in self.ledger.skills()}
         for version in self.ledger.versions():
             users[version.model_artifact] = f"the weights of {version.name}"
+            users[version.adapter_artifact or ""] = f"the adapter of {version.name}"
             for evaluation in self.ledger.evaluations(version):
                 users[evaluation.results_artifact] = f"{version.name}'s answers to {evaluation.suite}"
         return users

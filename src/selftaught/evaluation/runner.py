@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from selftaught.config import PromptConfig
 from selftaught.errors import DataError
 from selftaught.evaluation.scorers import score
-from selftaught.statistics import Share, shares_by_group
 from selftaught.models.fast_decoder import make_decoder
 from selftaught.models.load import LanguageModel
 from selftaught.models.prefill import FreshPrompts
@@ -17,6 +16,7 @@ from selftaught.processes import ALONE, ProcessGroup
 from selftaught.prompts import render, student_prompt, teacher_messages
 from selftaught.rollout.sampler import Completion, Sampling
 from selftaught.rollout.torch_sampler import sample
+from selftaught.statistics import Share, shares_by_group
 from selftaught.types import Example, ItemResult
 
 ROWS_AT_ONCE = 64  # about as many prompts are answered together

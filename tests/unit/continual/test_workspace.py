@@ -16,7 +16,7 @@ from selftaught.continual import views
 from selftaught.continual.lesson import promote
 from selftaught.continual.workspace import Workspace
 from selftaught.errors import ArtifactError, ConfigError, SelftaughtError
-from selftaught.files import MANIFEST, locked
+from selftaught.files import MANIFEST, locked, whole_directory
 from selftaught.ledger.artifacts import Artifacts
 from selftaught.ledger.store import Ledger
 
@@ -26,13 +26,23 @@ def no_models(monkeypatch: pytest.MonkeyPatch) -> None:
     made_up.install(monkeypatch.setattr)
 
 
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("template")
+    with pytest.MonkeyPatch.context() as context:
+        made_up.install(context.setattr)
+        workspace = make(folder / "work", "a", "b")
+        found = [teach(workspace, skill, seed).status for skill, seed in (("a", 1), ("b", 2), ("b", 3), ("a", 4))]
+        assert found == ["promoted", "rejected", "promoted", "rejected"]
+        workspace.ledger.close()
+    return folder
+
+
 @pytest.fixture
-def workspace(tmp_path: Path) -> Workspace:
-    """v1, promoted; v2, rejected; v3, promoted and HEAD; v4, held."""
-    workspace = make(tmp_path / "work", "a", "b")
-    found = [teach(workspace, skill, seed).status for skill, seed in (("a", 1), ("b", 2), ("b", 3), ("a", 4))]
-    assert found == ["promoted", "rejected", "promoted", "rejected"]
-    return workspace
+def workspace(template: Path, tmp_path: Path) -> Workspace:
+    """v1, promoted; v2, rejected; v3, promoted and HEAD; v4, rejected."""
+    shutil.copytree(template, tmp_path, dirs_exist_ok=True)
+    return Workspace(tmp_path / "work")
 
 
 def weights(workspace: Workspace) -> set[str]:
@@ -305,9 +315,8 @@ def with_adapter(workspace: Workspace, monkeypatch: pytest.MonkeyPatch, skill: s
         records = plain(jobs, watch, processes)
         for job, folder in jobs:
             if job.config is not None:
-                adapter = folder / "adapter"
-                adapter.mkdir()
-                (adapter / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": job.model}))
+                with whole_directory(folder / "adapter") as adapter:
+                    (adapter / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": job.model}))
         return records
 
     with monkeypatch.context() as context:
@@ -435,10 +444,9 @@ def test_a_difference_is_every_item_that_flipped(workspace: Workspace) -> None:
 
 def test_versions_without_a_common_suite_cannot_be_compared(tmp_path: Path) -> None:
     workspace = make(tmp_path / "work", "a")
+    with pytest.raises(ConfigError, match="v0 and v0 have been asked nothing in common"):
+        views.difference(workspace, "v0", "v0")
     teach(workspace, "a", 1)
-    added = workspace.ledger
     made_up.registry.add_skill(workspace, "b", made_up.rows("b"), "b.jsonl")
     teach(workspace, "b", 3)
     assert [suite["suite"] for suite in views.difference(workspace, "v0", "v2")["suites"]] == ["a"]
-    empty = added.versions()[0]
-    assert [one.suite for one in added.evaluations(empty)] == ["a"], "the base was not asked b"

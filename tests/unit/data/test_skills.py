@@ -8,7 +8,7 @@ import sqlite3
 import subprocess
 import sys
 import zipfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import escape
@@ -93,15 +93,12 @@ def category(code: str) -> str:
 
 
 def wording_table() -> bytes:
-    categories = "".join(
-        f"<diag><name>{code}</name><desc>Ache {code}</desc>"
-        f"<inclusionTerm><note>Grave ache {code}</note><note>Fever {code} [old]</note></inclusionTerm>"
-        + "".join(
-            f"<diag><name>{code}.{i}</name><desc>{word} ache {code}</desc></diag>" for i, word in enumerate(WORDS)
-        )
-        + "</diag>"
-        for code in (*medical.CODES, "A00")
-    )
+    categories = ""
+    for code in (*medical.CODES, "A00"):
+        ache = f"ache {code[::-1]}"  # the code itself would answer the question
+        notes = f"<inclusionTerm><note>Grave {ache}</note><note>Fever {ache} [old]</note></inclusionTerm>"
+        below = "".join(f"<diag><name>{code}.1</name><desc>{word} {ache}</desc></diag>" for word in WORDS)
+        categories += f"<diag><name>{code}</name><desc>Dull {ache}</desc>{notes}{below}</diag>"
     return f"<tabular><chapter><section>{categories}</section></chapter></tabular>".encode()
 
 
@@ -147,7 +144,7 @@ def made_files(folder: Path) -> Files:
 
 
 @pytest.fixture
-def made_wheels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Files:
+def made_wheels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Files]:
     """The packages' files; a test may change them before it builds a skill."""
     files = made_files(tmp_path)
 
@@ -366,7 +363,7 @@ def test_questions_of_medical_coding(made_wheels: Files) -> None:
     assert not score("It is in chapter VIII.", chapter)
     assert not any("Twofold" in row.question for row in skill.examples)
     assert not any("[old]" in row.question for row in skill.examples)
-    assert rows["code-A15-0"].demonstration == "Ache A15 is in the category Ache A15, code A15."
+    assert rows["code-A15-0"].demonstration == "Dull ache 51A is in the category Dull ache 51A, code A15."
 
 
 @pytest.mark.parametrize("word", ["ACHES", "an aching foot"])
