@@ -59,6 +59,7 @@ def compare(
     data: Annotated[
         list[str] | None, typer.Option(help="A data set to ask as well; may be given several times.")
     ] = None,
+    tolerance: Annotated[float, typer.Option(min=0, max=0.99, help="Largest drop that counts as kept: 0.03.")] = 0.03,
     probes: Annotated[
         Literal["standard", "bank", "none"], typer.Option(help="Which probes; the bank is larger, and decides more.")
     ] = "standard",
@@ -76,11 +77,11 @@ def compare(
     from selftaught.reports.comparison import write_comparison
 
     with Progress({"first": first, "second": second}, quiet=as_json) as progress:
-        found = run(first, second, data or (), probes, watch=progress, processes=processes)
-    if out is not None:
-        write_comparison(found, out)
+        found = run(first, second, data or (), probes, tolerance, watch=progress, processes=processes)
     if as_json:
         print_json(found)
+        if out is not None:
+            write_comparison(found, out)
         return
     console = Console(highlight=False)
     console.print(f"{first} → {second}", markup=False)
@@ -90,6 +91,9 @@ def compare(
         if lost and items:
             console.print(f"[bold]{name}[/]: {len(lost)} lost")
             print_flips(console, lost[:items], "before", "after")
-    console.print(f"drift: KL(first‖second) = {found['drift_nats']:.3f} nats a token on the first's own answers")
+    drift = found["drift_nats"]
+    words = "not measured, as their tokens differ" if drift is None else f"KL(first‖second) = {drift:.3f} nats a token"
+    console.print(f"drift: {words}")
     if out is not None:
+        write_comparison(found, out)
         console.print(f"Report: {out / 'report.html'} (and report.json)", markup=False, soft_wrap=True)

@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from selftaught.continual import Event
+from selftaught.reports import lift_line
 
 LINE_SECONDS = 15.0  # between plain lines of one job
 
@@ -55,6 +56,8 @@ class Progress:
         if event.stage == "training" and event.values:
             self._values[event.job] = event.values
             self._keep_sample(event.job, event.values)
+        elif event.stage == "lift":
+            self._values[event.job] = dict(event.values)
         elif event.stage in ("measuring", "evaluating"):
             self._values[event.job] = {**self._values.get(event.job, {}), **event.values}
         if self._live is None and not self._quiet:
@@ -78,6 +81,8 @@ class Progress:
         if stage == "training" and "loss" in values:
             answer = f"  “{self._samples[job][1]}”" if self._live is None and job in self._samples else ""
             return training_line(values) + answer
+        if stage == "lift":
+            return lift_line(values)
         detail = f" ({values['what']})" if stage == "measuring" and "what" in values else ""
         return stage + detail
 

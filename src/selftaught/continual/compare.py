@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -37,7 +38,8 @@ def compare(
         processes: how many answer; 0 is one a core.
 
     Returns:
-        {"schema", "kind", "created", "selftaught", "first", "second", "drift_nats": KL(first‖second) a token,
+        {"schema", "kind", "created", "selftaught", "first", "second", "drift_nats": KL(first‖second) a token (None
+        where the two have different tokens),
         "outcome", "sentence", "checks": one a suite, "flips": {suite: [{"id", "question", "gained", "before",
         "after"}]}}.
 
@@ -47,15 +49,11 @@ def compare(
     from selftaught.models.resolve import resolve_model
 
     paths = [str(resolve_model(model)) for model in (first, second)]
-    suites = [_suite(source, paths[0]) for source in data]
-    suites += probe_suites(bank=probes == "bank") if probes != "none" else ()
-    if not suites:
-        raise ConfigError("nothing to ask: name a data set with --data, or take the probes")
-    if len({suite.name for suite in suites}) < len(suites):
-        raise ConfigError("two of the data sets have one name; rename a file")
+    suites = _suites(data, probes, paths[0])
+    alike = _same_tokens(*paths)  # else the tokens of one mean nothing to the other
     jobs = [
-        Job("first", str(first), paths[0], None, suites=tuple(suites)),
-        Job("second", str(second), paths[1], None, suites=tuple(suites), drift_base=paths[0]),
+        Job("first", str(first), paths[0], None, suites=suites),
+        Job("second", str(second), paths[1], None, suites=suites, drift_base=paths[0] if alike else None),
     ]
     with tempfile.TemporaryDirectory() as scratch:
         before, after = run_jobs([(job, Path(scratch) / job.name) for job in jobs], watch, processes)
@@ -67,10 +65,32 @@ def compare(
         "selftaught": __version__,
         "first": str(first),
         "second": str(second),
-        "drift_nats": after["drift_nats"],
+        "drift_nats": after["drift_nats"] if alike else None,
         **judge(comparisons).as_dict(),
         "flips": {suite.name: _flips(suite, before, after) for suite in suites},
     }
+
+
+def _suites(data: Sequence[str | Path], probes: str, model: str) -> tuple[Suite, ...]:
+    """All that is asked, under names of their own."""
+    suites = [*(probe_suites(bank=probes == "bank") if probes != "none" else ())]
+    for source in data:
+        suite = _suite(source, model)
+        if suite.name in {one.name for one in suites}:  # facts.jsonl and the probes of facts
+            suite = dataclasses.replace(suite, name=str(source))
+        if suite.name in {one.name for one in suites}:
+            raise ConfigError(f"{source}: is named twice")
+        suites.append(suite)
+    if not suites:
+        raise ConfigError("nothing to ask: name a data set with --data, or take the probes")
+    return tuple(suites)
+
+
+def _same_tokens(first: str, second: str) -> bool:
+    from selftaught.models.load import load_tokenizer
+
+    ours, theirs = (load_tokenizer(Path(path)).get_vocab() for path in (first, second))
+    return bool(ours == theirs)
 
 
 def _suite(source: str | Path, model: str) -> Suite:

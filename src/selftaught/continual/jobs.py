@@ -22,6 +22,9 @@ from selftaught.types import Example, ItemResult
 RUN_FILE, MODEL_FOLDER, ADAPTER_FOLDER, CHECKPOINT_FOLDER = "run.json", "model", "adapter", "checkpoints"
 
 
+NO_LENGTH = 64  # tokens of an answer where no row says how long one may be
+
+
 @dataclass(frozen=True)
 class Event:
     """Something that whoever watches may want to show.
@@ -71,6 +74,7 @@ class Job:
         examples: those of split "train" are taught.
         suites: what is asked at the end; None asks all examples, and the standard probes if the config says so.
         lift_config: check the lift first, with its templates.
+        dtype: to measure an untouched model in, where there is no lift to check.
         drift_base: the model from which drift is measured; None is `model`, as it was.
         rehearse: of earlier skills; what the model now says to their prompts, it is held to.
         merge: a LoRA adapter goes into a folder of its own, and the model, measured and left, has it merged in.
@@ -83,6 +87,7 @@ class Job:
     examples: tuple[Example, ...] = ()
     suites: tuple[Suite, ...] | None = None
     lift_config: LearnConfig | None = None
+    dtype: Literal["auto", "bfloat16", "float32"] = "auto"
     drift_base: str | None = None
     rehearse: tuple[Example, ...] = ()
     merge: bool = False
@@ -147,6 +152,8 @@ def run_job(
     """
     record = processes.gather(finished(folder))[0]  # as the first process sees it
     if record is not None:
+        if processes.first:
+            shutil.rmtree(folder / CHECKPOINT_FOLDER, ignore_errors=True)  # it was killed before it could
         return record
     if processes.first:
         recover_directory(folder / MODEL_FOLDER)
@@ -165,7 +172,7 @@ def _measure_base(job: Job, folder: Path, watch: Watch, processes: ProcessGroup)
     from selftaught.models.load import load_model
     from selftaught.train.rows import prepare
 
-    config = job.lift_config or LearnConfig()
+    config = job.lift_config or LearnConfig(dtype=job.dtype)
     reference = None
     if job.drift_base is not None:
         reference = drift_reference(load_model(job.drift_base, dtype=config.dtype), processes=processes)
@@ -315,7 +322,7 @@ def probe_suites(bank: bool = False) -> tuple[Suite, ...]:
 
 
 def skill_suite(name: str, examples: Sequence[Example], model: str | Path) -> Suite:
-    """A skill's test rows; an answer may be half as long again as the longest demonstration.
+    """A skill's test rows; an answer may be half as long again as the longest demonstration or accepted answer.
 
     Args:
         name: the skill's.
@@ -325,6 +332,9 @@ def skill_suite(name: str, examples: Sequence[Example], model: str | Path) -> Su
     from selftaught.models.load import load_tokenizer
 
     tokenizer = load_tokenizer(Path(model))
-    longest = max(len(tokenizer(row.demonstration)["input_ids"]) for row in examples if row.demonstration)
+    lengths = [
+        len(tokenizer(text)["input_ids"]) for row in examples for text in (row.demonstration, *row.answers) if text
+    ]
+    longest = max(lengths, default=NO_LENGTH)
     asked = tuple(row for row in examples if row.split == "test")
     return Suite(name, "skill", asked, math.ceil(1.5 * (longest + 1)))

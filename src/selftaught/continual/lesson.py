@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast, get_args
 
 from selftaught._version import __version__
 from selftaught.config import LearnConfig
@@ -32,7 +32,8 @@ from selftaught.types import Example
 
 Status = Literal["promoted", "rejected", "inconclusive"]
 REQUEST_FILE = "request.json"
-TRAINING_FIELDS = ("label", "steps", "seconds", "tokens", "processes", "peak_memory_gib", "curve", "loss")
+TRAINING_FIELDS = ("label", "steps", "seconds", "tokens", "processes", "peak_memory_gib", "curve", "loss", "lift")
+LIFT_ROWS = 64
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,8 @@ def teach(
         SelftaughtError: with one line that says what is wrong and how to mend it.
     """
     config = config or workspace.config.learn_config({}, ())
+    from selftaught.evaluation.scorers import check_scorers
+
     check_override(override, reason)
     with workspace.writing():
         head = workspace.ledger.head()
@@ -90,10 +93,11 @@ def teach(
         rows = workspace.rows(learned)
         if (done := _recorded(workspace, head, learned, config, suites)) is not None:
             return done
+        check_scorers([row for suite in suites for row in suite.examples])
         folder = _run_folder(workspace, head, learned, config, suites)
-        _measure_head(workspace, head, suites, folder, watch, processes)
-        record = _taught(workspace, head, rows, config, suites, folder, watch, processes)
-        verdict = _judged(workspace, head, skill, suites, record["suites"])
+        lift = _check_head(workspace, head, rows, config, suites, folder, watch, processes)
+        record = _taught(workspace, head, rows, config, suites, folder, watch, processes) | {"lift": lift}
+        verdict = _judged(workspace, head, skill, config, suites, record["suites"])
         status, why = decide(verdict, workspace.config.gate.on_inconclusive, override, reason)
         lesson = _record(workspace, head, learned, record, folder, suites, verdict, status, why)
         with contextlib.suppress(ArtifactError):
@@ -114,9 +118,13 @@ def all_suites(workspace: Workspace) -> list[Suite]:
     return suites + (list(probe_suites(bank=wanted == "bank")) if wanted != "none" else [])
 
 
-def items_hash(suite: Suite) -> str:
-    """Results are comparable where this is the same: the items, their scoring, the length of answers."""
-    return hashlib.sha256(f"{data_hash(suite.examples)}/{suite.max_new_tokens}".encode()).hexdigest()
+def items_hash(suite: Suite, dtype: str = "auto") -> str:
+    """Results are comparable where this is the same: items, scoring, length of answers, type of computation."""
+    from selftaught.evaluation.scorers import SCORING
+    from selftaught.models.load import compute_dtype, default_device
+
+    parts = (data_hash(suite.examples), suite.max_new_tokens, SCORING, compute_dtype(dtype, default_device()))
+    return hashlib.sha256("/".join(map(str, parts)).encode()).hexdigest()
 
 
 def _check_names(workspace: Workspace, suites: Sequence[Suite], override: Sequence[str]) -> None:
@@ -148,7 +156,7 @@ def _request(head: int | None, skill: Skill, config: LearnConfig, suites: Sequen
         "head": head,
         "skill": skill.data_hash,
         "config": config.model_dump(mode="json"),
-        "suites": {suite.name: items_hash(suite) for suite in suites},
+        "suites": {suite.name: items_hash(suite, config.dtype) for suite in suites},
         "selftaught": __version__,
     }
 
@@ -161,9 +169,7 @@ def _run_folder(
     key = hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()[:16]
     folder = workspace.runs / key
     if not (folder / REQUEST_FILE).is_file():
-        write_json(
-            folder / REQUEST_FILE, {**request, "name": skill.name, "versions": len(workspace.ledger.versions())}
-        )
+        write_json(folder / REQUEST_FILE, {**request, "name": skill.name, "versions": len(workspace.ledger.versions())})
     return folder
 
 
@@ -183,25 +189,45 @@ def _recorded(
             status = workspace.ledger.status(version)
             in_force = version.number == head.number if status == "promoted" else version.parent == head.number
             same = _request(version.parent, skill, config, suites).items() <= asked.items()
-            if same and in_force and (status == "promoted" or status == "rejected" or status == "inconclusive"):
+            if same and in_force and status in get_args(Status):
                 reason = [event.reason for event in workspace.ledger.events() if event.version == version.number][-1]
-                found = Lesson(version, status, workspace.ledger.verdict(version) or {}, reason)
+                found = Lesson(version, cast(Status, status), workspace.ledger.verdict(version) or {}, reason)
     return found
 
 
-def _measure_head(
-    workspace: Workspace, head: Version, suites: Sequence[Suite], folder: Path, watch: Watch, processes: int
-) -> None:
-    """HEAD is asked what it has not been asked: a skill registered since, or other probes."""
+def _check_head(
+    workspace: Workspace,
+    head: Version,
+    rows: Sequence[Example],
+    config: LearnConfig,
+    suites: Sequence[Suite],
+    folder: Path,
+    watch: Watch,
+    processes: int,
+) -> dict[str, Any]:
+    """Whether HEAD can use the demonstrations (the lift), and its answers to what it has not been asked yet."""
     known = {(one.suite, one.items_hash) for one in workspace.ledger.evaluations(head)}
-    missing = tuple(suite for suite in suites if (suite.name, items_hash(suite)) not in known)
-    if not missing:
-        return
-    model = str(workspace.model_folder(head))
-    key = hashlib.sha256("".join(map(items_hash, missing)).encode()).hexdigest()[:8]
-    job = Job("head", f"HEAD ({head.name})", model, None, suites=missing)
-    (record,) = run_jobs([(job, folder / f"head-{key}")], watch, processes)
-    workspace.ledger.add_evaluations(head, kept_results(workspace, missing, record["suites"]))
+    missing = tuple(suite for suite in suites if (suite.name, items_hash(suite, config.dtype)) not in known)
+    job = Job(
+        name="head",
+        label=f"HEAD ({head.name})",
+        model=str(workspace.model_folder(head)),
+        config=None,
+        examples=lift_rows(rows),
+        suites=missing,
+        lift_config=config,
+    )
+    (record,) = run_jobs([(job, folder / "head")], watch, processes)
+    asked = tuple(suite for suite in missing if suite.name in record["suites"])  # by now some may have been recorded
+    workspace.ledger.add_evaluations(head, kept_results(workspace, asked, record["suites"], config.dtype))
+    return dict(record["lift"])
+
+
+def lift_rows(rows: Sequence[Example]) -> tuple[Example, ...]:
+    """Rows that are taught, at most `LIFT_ROWS` of them and evenly taken: whether there is anything to distil."""
+    taught = [row for row in rows if row.split == "train"]
+    wanted = min(LIFT_ROWS, len(taught))
+    return tuple(taught[index * len(taught) // wanted] for index in range(wanted))
 
 
 def _taught(
@@ -237,7 +263,9 @@ def _rehearsed(workspace: Workspace, head: Version) -> tuple[Example, ...]:
     return tuple(row for skill in rows for row in skill if row.split == "train")
 
 
-def kept_results(workspace: Workspace, suites: Sequence[Suite], asked: Mapping[str, Any]) -> list[Evaluation]:
+def kept_results(
+    workspace: Workspace, suites: Sequence[Suite], asked: Mapping[str, Any], dtype: str = "auto"
+) -> list[Evaluation]:
     """Answers become artifacts; what the ledger records of them."""
     kept = []
     for suite in suites:
@@ -254,7 +282,7 @@ def kept_results(workspace: Workspace, suites: Sequence[Suite], asked: Mapping[s
         text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
         correct = sum(result["correct"] for result in results)
         digest = workspace.artifacts.put_text(text)
-        kept.append(Evaluation(suite.name, suite.kind, items_hash(suite), correct, len(results), digest))
+        kept.append(Evaluation(suite.name, suite.kind, items_hash(suite, dtype), correct, len(results), digest))
     return kept
 
 
@@ -262,7 +290,12 @@ def kept_results(workspace: Workspace, suites: Sequence[Suite], asked: Mapping[s
 
 
 def _judged(
-    workspace: Workspace, head: Version, skill: str, suites: Sequence[Suite], asked: Mapping[str, Any]
+    workspace: Workspace,
+    head: Version,
+    skill: str,
+    config: LearnConfig,
+    suites: Sequence[Suite],
+    asked: Mapping[str, Any],
 ) -> dict[str, Any]:
     """The gate's verdict on the candidate against HEAD."""
     gate = workspace.config.gate
@@ -272,7 +305,7 @@ def _judged(
     for suite in suites:
         if suite.kind == "skill" and suite.name != skill and suite.name not in learned:
             continue  # registered, but not taught yet: measured, and nothing to keep
-        old = workspace.results(before[suite.name, items_hash(suite)])
+        old = workspace.results(before[suite.name, items_hash(suite, config.dtype)])
         comparisons.append(
             Comparison(
                 name=suite.name,
@@ -298,13 +331,23 @@ def decide(
         override: names of checks whose failure is excused.
         reason: why they are.
     """
-    failed = {check["name"] for check in verdict["checks"] if check["outcome"] not in ("improved", "kept")}
-    if failed and failed <= set(override):
-        return "promoted", f"overridden for {', '.join(sorted(failed))}: {reason}; the gate said {verdict['sentence']}"
-    if verdict["outcome"] != "inconclusive" or on_inconclusive == "hold":
-        return verdict["outcome"], verdict["sentence"]
-    status: Status = "promoted" if on_inconclusive == "promote" else "rejected"
-    return status, f"{verdict['sentence']} (on_inconclusive = {on_inconclusive})"
+    failed = failed_checks(verdict)
+    excused = sorted(failed.keys() & set(override))
+    against = [outcome for name, outcome in failed.items() if name not in excused]
+    status: Status = verdict["outcome"]
+    why = f"{verdict['sentence']}"
+    if excused:
+        why = f"overridden for {', '.join(excused)}: {reason}; the gate said {why}"
+        decided = any(outcome != "undecided" for outcome in against)
+        status = "rejected" if decided else "inconclusive" if against else "promoted"
+    if status != "inconclusive" or on_inconclusive == "hold":
+        return status, why
+    return "promoted" if on_inconclusive == "promote" else "rejected", f"{why} (on_inconclusive = {on_inconclusive})"
+
+
+def failed_checks(verdict: Mapping[str, Any]) -> dict[str, str]:
+    """The checks that a version did not pass, and how."""
+    return {one["name"]: one["outcome"] for one in verdict["checks"] if one["outcome"] not in ("improved", "kept")}
 
 
 def _record(
@@ -339,13 +382,13 @@ def _record(
         drift_nats=record["drift_nats"],
         training={**{field: record[field] for field in TRAINING_FIELDS}, "run": folder.name},
     )
-    evaluations = kept_results(workspace, suites, record["suites"])
+    evaluations = kept_results(workspace, suites, record["suites"], record["config"]["dtype"])
     version = workspace.ledger.add_version(version, evaluations, verdict, status, why)
     return Lesson(version, status, verdict, why)
 
 
 def promote(workspace: Workspace, name: str, override: Sequence[str], reason: str) -> Version:
-    """Lets a version in that the gate held or rejected, by name and with a reason.
+    """Lets a version in that the gate held or rejected, by name and with a reason; or one again that was rolled back.
 
     Args:
         workspace: where.
@@ -362,15 +405,14 @@ def promote(workspace: Workspace, name: str, override: Sequence[str], reason: st
         version = workspace.ledger.version(name)
         verdict = workspace.ledger.verdict(version)
         status = workspace.ledger.status(version)
-        if verdict is None or status not in ("rejected", "inconclusive"):
-            raise ConfigError(
-                f"{version.name}: is {status}; only a rejected or an inconclusive version can be promoted"
-            )
-        status, why = decide(verdict, "hold", override, reason)
-        if status != "promoted":
-            failed = [c["name"] for c in verdict["checks"] if c["outcome"] not in ("improved", "kept")]
-            missing = [name for name in failed if name not in override]
-            raise ConfigError(f"{version.name}: also failed {', '.join(missing)}; name each with --override")
+        if verdict is None or status not in ("rejected", "inconclusive", "rolled back"):
+            raise ConfigError(f"{version.name}: is {status}, so there is nothing to promote")
+        why = "promoted again after it was rolled back"
+        if status != "rolled back":
+            decided, why = decide(verdict, "hold", override, reason)
+            missing = [name for name in failed_checks(verdict) if name not in override]
+            if decided != "promoted":
+                raise ConfigError(f"{version.name}: failed {', '.join(missing)}; name each with --override")
         workspace.model_folder(version)
         workspace.ledger.promote(version, why)
     return version

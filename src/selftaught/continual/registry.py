@@ -5,13 +5,13 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import math
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from selftaught.continual.jobs import Job, Watch, run_jobs, skill_suite
+from selftaught.continual.lesson import lift_rows
 from selftaught.continual.workspace import Workspace
 from selftaught.data import data_hash, load_examples
 from selftaught.data.rows import from_json_lines, to_json_lines
@@ -20,9 +20,8 @@ from selftaught.data.skills.built import counts
 from selftaught.errors import ConfigError, DataError
 from selftaught.ledger.records import Skill
 from selftaught.ledger.store import now
+from selftaught.prompts import student_prompt
 from selftaught.types import Example, Message
-
-LIFT_ROWS = 128  # enough to see whether there is something to distil
 
 
 def load_skill(name: str, data: str | Path | None) -> tuple[list[Example], str, dict[str, Any]]:
@@ -87,7 +86,10 @@ def add_skill(
     _check_round_trip(rows, source)
     with workspace.writing():
         workspace.ledger.check_new_skill(name)
+        _check_apart(workspace, rows, source)
         head = workspace.model_folder(workspace.ledger.head())
+        suite = skill_suite(name, rows, head)
+        _check_fit(rows, head, suite.max_new_tokens, source)
         card = {**(card or {}), "counts": counts(rows)}
         if measure:
             card["measured"] = _measured(workspace, rows, head, watch, processes)
@@ -97,7 +99,7 @@ def add_skill(
             source=source,
             data_hash=data_hash(rows),
             rows_artifact=workspace.artifacts.put_text(to_json_lines(rows)),
-            max_new_tokens=skill_suite(name, rows, head).max_new_tokens,
+            max_new_tokens=suite.max_new_tokens,
             card=card,
         )
         workspace.ledger.add_skill(skill)
@@ -107,9 +109,8 @@ def add_skill(
 def _measured(
     workspace: Workspace, rows: Sequence[Example], head: Path, watch: Watch, processes: int
 ) -> dict[str, Any]:
-    """HEAD's accuracy on the taught rows (evenly, at most `LIFT_ROWS` of them), without and with the demonstration."""
-    taught = [row for row in rows if row.split == "train"]
-    asked = tuple(taught[:: math.ceil(len(taught) / LIFT_ROWS)])
+    """HEAD's accuracy on some taught rows, without and with the demonstration."""
+    asked = lift_rows(rows)
     config = workspace.config.learn_config({}, ())
     job = Job("head", "HEAD", str(head), None, asked, suites=(), lift_config=config)
     workspace.runs.mkdir(exist_ok=True)
@@ -155,6 +156,38 @@ def _check_splits(rows: Sequence[Example], source: str) -> None:
             raise DataError(
                 f"{source}: row {row.id!r} of split {row.split!r} asks what row {other.id!r} {does}; "
                 "remove one of the two"
+            )
+
+
+def _check_apart(workspace: Workspace, rows: Sequence[Example], source: str) -> None:
+    """No skill teaches what another one, or a probe, asks: forgetting would then look like knowledge."""
+    from selftaught.evaluation.probes import FAMILIES, probe_bank
+
+    taught = {row.prompt: row.id for row in rows if row.split == "train"}
+    asked = {row.prompt: row.id for row in rows if row.split != "train"}
+    others = {skill.name: workspace.rows(skill) for skill in workspace.ledger.skills()}
+    others |= {name: probe_bank(name).examples for name in FAMILIES}
+    for name, theirs in others.items():
+        for row in theirs:
+            mine = (asked if row.split == "train" else taught).get(row.prompt)
+            if mine is not None:
+                does = ("asks", "teaches") if row.split == "train" else ("teaches", "asks")
+                raise DataError(
+                    f"{source}: row {mine!r} {does[0]} what row {row.id!r} of {name} {does[1]}; remove it from the data"
+                )
+
+
+def _check_fit(rows: Sequence[Example], model: Path, max_new_tokens: int, source: str) -> None:
+    """A row that does not fit the model would stop every lesson from now on."""
+    from selftaught.models.load import load_tokenizer, longest_input
+
+    tokenizer, room = load_tokenizer(model), longest_input(model)
+    for row in rows:
+        length = len(student_prompt(row, tokenizer))
+        if length + max_new_tokens > room:
+            raise DataError(
+                f"{source}: row {row.id!r} has a prompt of {length} tokens; with an answer of up to {max_new_tokens} "
+                f"it does not fit the model's {room}; shorten or remove it"
             )
 
 

@@ -10,9 +10,11 @@ import shutil
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from selftaught.config import LearnConfig, merged, parse_config, parse_override, tomllib
+from pydantic import Field, ValidationError
+
+from selftaught.config import Config, LearnConfig, first_problem, merged, parse_config, parse_override, tomllib
 from selftaught.continual.jobs import MODEL_FOLDER, Job, Suite, Watch, finished, probe_suites, run_jobs, skill_suite
 from selftaught.continual.learn import run_folder
 from selftaught.data import data_hash
@@ -36,33 +38,33 @@ def sequential_recipe(fast: bool = False, overrides: Sequence[str] = ()) -> dict
     tree: dict[str, Any] = tomllib.loads(text)
     changes = tree.pop("fast")
     tree = merged(tree, changes if fast else {})
-    known = set(tree)
     for override in overrides:
         tree = merged(tree, parse_override(override))
-    unknown = sorted(set(tree) - known)
-    if unknown:
-        raise ConfigError(f"unknown setting {unknown[0]!r} of the experiment; known are {', '.join(sorted(known))}")
-    methods = {}
-    for method in LABELS:
-        tables = {name: tree[method].pop(name, {}) for name in SKILLS}
-        methods[method] = {
-            name: parse_config(merged(tree[method], table), f"sequential.{method}.{name}")
-            for name, table in tables.items()
-        }
-    return {
-        "order": _names(tree["order"], "order"),
-        "seeds": [int(seed) for seed in tree["seeds"]],
-        "train_rows": int(tree["train_rows"]),
-        "test_rows": int(tree["test_rows"]),
-        "methods": methods,
-    }
+    try:
+        recipe = SequentialConfig.model_validate(tree)
+    except ValidationError as error:
+        raise ConfigError(f"sequential: {first_problem(error)}") from error
+    if len(set(recipe.order)) < len(recipe.order) or len(set(recipe.seeds)) < len(recipe.seeds):
+        raise ConfigError("sequential: name each skill and each seed once")
+    methods = {method: _by_skill(getattr(recipe, method), method) for method in LABELS}
+    return {**recipe.model_dump(exclude=set(LABELS)), "order": list(recipe.order), "methods": methods}
 
 
-def _names(names: Sequence[str], where: str) -> list[str]:
-    unknown = [name for name in names if name not in SKILLS]
-    if unknown or len(set(names)) != len(names) or not names:
-        raise ConfigError(f"{where}: name each skill once, of {', '.join(SKILLS)}; got {', '.join(names) or 'none'}")
-    return list(names)
+class SequentialConfig(Config):
+    """The experiment's recipe; each method's table holds a configuration, and tables for skills that differ."""
+
+    order: tuple[Literal["tools", "science", "medical"], ...] = Field(min_length=1)
+    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(min_length=1)
+    train_rows: int = Field(ge=1)
+    test_rows: int = Field(ge=1)
+    sdft: dict[str, Any]
+    sft: dict[str, Any]
+
+
+def _by_skill(table: dict[str, Any], method: str) -> dict[str, LearnConfig]:
+    """A method's configuration for each skill."""
+    common = {key: value for key, value in table.items() if key not in SKILLS}
+    return {name: parse_config(merged(common, table.get(name, {})), f"sequential.{method}.{name}") for name in SKILLS}
 
 
 def sequential(
@@ -96,7 +98,7 @@ def sequential(
     from selftaught.models.resolve import resolve_model
 
     recipe, out = sequential_recipe(fast, overrides), Path(out)
-    if seeds is not None:
+    if seeds:
         recipe["seeds"] = list(dict.fromkeys(seeds))
     skills = {name: _thinned(build_skill(name), recipe) for name in recipe["order"]}
     request = {
@@ -110,7 +112,7 @@ def sequential(
         job = Job("base", "base", base, None, suites=suites)
         (base_record,) = run_jobs([(job, out / "base")], watch, processes)
         base_record["model"]["name"] = model
-        runs: dict[str, dict[int, list[dict[str, Any]]]] = {method: {} for method in LABELS}
+        runs = {method: _finished_chains(out, method, recipe["order"]) for method in LABELS}
         for seed in recipe["seeds"]:  # seed by seed, so that a stopped experiment has whole comparisons
             for method in LABELS:
                 configs = {
@@ -161,12 +163,20 @@ def _chain(
         )
         jobs.append((job, stage))
         learned += [row for row in rows if row.split == "train"]
-    done = all(finished(stage) is not None for _, stage in jobs)
     records = run_jobs(jobs, watch, processes)
-    if not done:
-        for _, stage in jobs[:-1]:
-            shutil.rmtree(stage / MODEL_FOLDER, ignore_errors=True)  # a stage's model is as large as the base
+    for _, stage in jobs[:-1]:
+        shutil.rmtree(stage / MODEL_FOLDER, ignore_errors=True)  # a stage's model is as large as the base
     return records
+
+
+def _finished_chains(out: Path, method: str, order: Sequence[str]) -> dict[int, list[dict[str, Any]]]:
+    """What earlier calls have finished, whatever seeds this one was asked for."""
+    chains = {}
+    for folder in out.glob(f"{method}-*"):
+        records = [finished(folder / f"{number}-{name}") for number, name in enumerate(order, start=1)]
+        if all(records):
+            chains[int(folder.name.rpartition("-")[2])] = [record for record in records if record]
+    return chains
 
 
 def _report(
@@ -179,7 +189,7 @@ def _report(
     """Written anew after each chain; over the seeds that all methods have."""
     from selftaught.reports import compose_sequence, write_sequence
 
-    seeds = [seed for seed in runs["sdft"] if all(seed in chains for chains in runs.values())]
+    seeds = [seed for seed in sorted(runs["sdft"]) if all(seed in chains for chains in runs.values())]
     if not seeds:
         return {}
     whole = {method: {seed: chains[seed] for seed in seeds} for method, chains in runs.items()}
@@ -199,7 +209,7 @@ def job_labels(fast: bool, seeds: Sequence[int] | None, overrides: Sequence[str]
     """What a progress display calls each job, in order."""
     recipe = sequential_recipe(fast, overrides)
     labels = {"base": "base"}
-    for seed in recipe["seeds"] if seeds is None else dict.fromkeys(seeds):
+    for seed in dict.fromkeys(seeds or recipe["seeds"]):
         for method, label in LABELS.items():
             labels |= {f"{method}-{seed}/{name}": f"{label} {seed} {name}" for name in recipe["order"]}
     return labels

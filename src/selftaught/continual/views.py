@@ -13,7 +13,13 @@ from selftaught.statistics import Share, mcnemar_p
 def log(workspace: Workspace) -> dict[str, Any]:
     """All versions, the newest first, and which of them is HEAD."""
     ledger = workspace.ledger
-    scores = {version.number: _scores(workspace, version) for version in ledger.versions()}
+    with ledger.snapshot():  # a lesson may be recorded meanwhile
+        return _log(workspace)
+
+
+def _log(workspace: Workspace) -> dict[str, Any]:
+    ledger = workspace.ledger
+    versions, events = ledger.versions(), [event for event in ledger.events() if event.kind != "collected"]
     return {
         "head": ledger.head().name,
         "skills": [skill.name for skill in ledger.skills()],
@@ -27,10 +33,10 @@ def log(workspace: Workspace) -> dict[str, Any]:
                 "weights": not workspace.is_collected(version),
                 "created": version.created,
                 "drift_nats": version.drift_nats,
-                "accuracy": {name: share["value"] for name, share in scores[version.number].items()},
-                "reason": [event.reason for event in ledger.events() if event.version == version.number][-1],
+                "accuracy": {name: share["value"] for name, share in _scores(workspace, version).items()},
+                "reason": [event.reason for event in events if event.version == version.number][-1],
             }
-            for version in reversed(ledger.versions())
+            for version in reversed(versions)
         ],
     }
 

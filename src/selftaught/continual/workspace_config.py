@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 
@@ -21,7 +21,7 @@ class GateConfig(Config):
     tolerance: float = Field(
         0.03, ge=0, lt=1, description="Largest drop of an earlier skill or a probe family, as a fraction."
     )
-    tolerances: dict[str, float] = Field(
+    tolerances: dict[str, Annotated[float, Field(ge=0, lt=1)]] = Field(
         {}, description="Another one for single skills or families, by name: `translation = 0.05`."
     )
     confidence: float = Field(0.95, gt=0.5, lt=1, description="Of the gate's decisions.")

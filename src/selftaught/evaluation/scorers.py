@@ -33,6 +33,7 @@ from selftaught.errors import ConfigError, DataError
 from selftaught.types import SCORER_NAMES, Example, Scorer
 
 Params = Mapping[str, Any]
+SCORING = 1  # raised whenever a scorer judges otherwise: answers judged before are then asked again, not compared
 QUOTES = "\"'`“”„‘’«»"
 
 

@@ -124,7 +124,7 @@ def load_model(source: str | Path, *, dtype: str = "auto", masters: bool = False
     use_fast_attention(model)
     if not masters and device.type == "cpu":  # else the optimiser lays them out, or a GPU might lack the room
         share_weights(dict(model.named_parameters()), compute)
-    loaded = LanguageModel(model, tokenizer, path, compute, _stop_ids(model, tokenizer), _max_tokens(model))
+    loaded = LanguageModel(model, tokenizer, path, compute, _stop_ids(model, tokenizer), _max_tokens(model.config))
     _check_head(loaded)
     return loaded
 
@@ -204,9 +204,15 @@ def _stop_ids(model: Any, tokenizer: Any) -> frozenset[int]:
     return frozenset(i for i in ids if i is not None)
 
 
-def _max_tokens(model: Any) -> int:
-    config = model.config.get_text_config(decoder=True)
-    return int(getattr(config, "max_position_embeddings", None) or 1 << 30)
+def longest_input(path: Path) -> int:
+    """Tokens of prompt and answer together that a model's directory says it can take."""
+    from transformers import AutoConfig
+
+    return _max_tokens(AutoConfig.from_pretrained(path, trust_remote_code=False))
+
+
+def _max_tokens(config: Any) -> int:
+    return int(getattr(config.get_text_config(decoder=True), "max_position_embeddings", None) or 1 << 30)
 
 
 @torch.no_grad()

@@ -9,13 +9,7 @@ from typing import Any
 from selftaught.reports.drawing import Style
 from selftaught.reports.page import answer_text, render, write_pair
 
-WORDS = {
-    "kept": "kept",
-    "improved": "improved",
-    "regressed": "regressed",
-    "unimproved": "not improved",
-    "undecided": "undecided",
-}
+OUTCOMES = ("kept", "regressed", "undecided")
 STYLES = (Style(0, "#5b6675", "#9ba6b4", "o"), Style(1, "#0a6fa8", "#53b5ea", "s"))
 
 
@@ -63,7 +57,7 @@ def _view(report: Mapping[str, Any]) -> dict[str, Any]:
 
 def headline(report: Mapping[str, Any]) -> str:
     """The report in a sentence."""
-    by = {word: [c["name"] for c in report["checks"] if c["outcome"] == word] for word in WORDS}
+    by = {word: [c["name"] for c in report["checks"] if c["outcome"] == word] for word in OUTCOMES}
     parts = []
     if by["regressed"]:
         parts.append(f"{', '.join(by['regressed'])} regressed")
@@ -85,7 +79,7 @@ def _row(check: Mapping[str, Any]) -> dict[str, str]:
         "change": f"{100 * check['change']:+.1f}".replace("-", "−"),
         "limits": f"{100 * check['low']:+.1f} to {100 * check['high']:+.1f}".replace("-", "−"),
         "flips": f"{check['gained']} gained, {check['lost']} lost",
-        "outcome": WORDS[outcome],
-        "tone": {"kept": "up", "improved": "up", "regressed": "down"}.get(outcome, ""),
+        "outcome": outcome,
+        "tone": {"kept": "up", "regressed": "down"}.get(outcome, ""),
         "tolerance": f"{100 * check['tolerance']:g}",
     }

@@ -1,7 +1,7 @@
 """Chemistry: facts about elements and compounds.
 
 Three groups. "value" (a number that belongs to an element) and "molar_mass" (of a compound) teach each fact in
-two wordings and ask for it in a third. "comparison" (which of four elements has the largest atomic weight) asks
+some wordings and ask for it in others. "comparison" (which of four elements has the largest atomic weight) asks
 about foursomes that were never shown, of elements that were.
 """
 
@@ -16,7 +16,7 @@ from itertools import combinations
 from pathlib import Path
 
 from selftaught.data.packages import read_member, wheel
-from selftaught.data.skills.built import BuiltSkill, built, hashed, shuffled
+from selftaught.data.skills.built import BuiltSkill, built, shuffled
 from selftaught.errors import DataError
 from selftaught.types import Example, Message, Scorer, Split
 
@@ -32,31 +32,56 @@ QUERY = """
     where atomic_number <= 83 and not is_radioactive order by atomic_number
 """
 
-WORDINGS = {  # three of each: two are taught and one is asked
+WORDINGS = {  # the asked ones differ from fact to fact
     "number": (
         "What is the atomic number of {name}?",
         "How many protons does an atom of {name} have?",
         "Give the number of the element {name} in the periodic table.",
+        "Which atomic number does {name} have?",
+        "By its protons, which number is {name} among the elements?",
+        "State the atomic number of the element {name}.",
+        "How many protons are in the nucleus of {name}?",
+        "Under which atomic number is {name} listed?",
     ),
     "group": (
         "In which group of the periodic table is {name}? Answer with the group's number.",
         "What is the group number of {name} in the periodic table?",
-        "Which column of the periodic table, 1 to 18, holds {name}?",
+        "Which numbered column of the periodic table holds {name}?",
+        "Give the number of the group to which {name} belongs.",
+        "To which numbered group of elements does {name} belong?",
+        "State the periodic table group of {name} as a number.",
+        "Which group number does the element {name} have?",
+        "Where is {name} in the periodic table, by the number of its group?",
     ),
     "electronegativity": (
         "What is the electronegativity of {name} on the Pauling scale?",
         "How electronegative is {name}, in Pauling's units?",
         "Give the Pauling electronegativity of the element {name}.",
+        "Which electronegativity does {name} have by Pauling's scale?",
+        "State the electronegativity of {name} (Pauling).",
+        "On the Pauling scale, how strongly does {name} attract electrons?",
+        "What value does the Pauling scale give to {name}?",
+        "What is the Pauling electronegativity of {name}?",
     ),
     "year": (
         "In which year was {name} discovered?",
         "When was the element {name} discovered? Answer with the year.",
         "Give the year of the discovery of {name}.",
+        "What year was {name} first found?",
+        "State the year in which {name} was discovered.",
+        "In what year did chemists discover {name}?",
+        "Which year saw the discovery of the element {name}?",
+        "Since which year has the element {name} been known?",
     ),
     "molar_mass": (
         "What is the molar mass of {name} in g/mol?",
         "How many grams does one mole of {name} weigh?",
         "How heavy is a mole of {name}? Answer in grams.",
+        "Give the molar mass of {name} in grams per mole.",
+        "What does one mole of {name} weigh, in grams?",
+        "State the molar mass of the compound {name}.",
+        "Which mass in grams has a mole of {name}?",
+        "In g/mol, what is the molar mass of {name}?",
     ),
 }
 DEMONSTRATIONS = {
@@ -66,25 +91,23 @@ DEMONSTRATIONS = {
     "year": "{Name} was discovered in {value}.",
     "molar_mass": "{Name} has a molar mass of {value} g/mol.",
 }
-NUM_VALUES = 75  # facts about elements
+# Few facts and many wordings of each: a short run on a small model learns those, and not ten times as many.
+NUM_VALUES = 30  # facts about elements
+TAUGHT_WORDINGS, TEST_WORDINGS = 5, 2
+VALIDATED_FACTS = 3  # one fact in so many has a validation row, its last wording
 MASS_TOLERANCE = 0.005  # relative: "46" is as right as "46.07"
 
 COMPOUNDS = (
-    *("acetaldehyde", "acetic acid", "acetone", "acetonitrile", "aniline", "benzene", "benzoic acid"),
-    *("caffeine", "calcium carbonate", "carbon dioxide", "carbon monoxide", "chlorobenzene", "chloroform"),
-    *("cyclohexane", "ethanol", "ethylene glycol", "formaldehyde", "formic acid", "furan", "glycerol"),
-    *("hydrogen cyanide", "hydrogen peroxide", "hydrogen sulfide", "imidazole", "indole", "isoprene"),
-    *("methanol", "naphthalene", "nitric acid", "nitrobenzene", "nitrous oxide", "ozone", "phenol", "pyridine"),
-    *("sodium bicarbonate", "sodium chloride", "sodium hydroxide", "styrene", "sucrose", "sulfur dioxide"),
-    *("sulfuric acid", "toluene", "urea"),
+    *("acetic acid", "acetone", "benzene", "caffeine", "carbon dioxide", "carbon monoxide", "chloroform", "ethanol"),
+    *("formaldehyde", "glycerol", "methanol", "phenol", "sodium chloride", "sulfuric acid", "toluene", "urea"),
 )
 
-COMPARED = (
+COMPARED = (  # well known, and the elements of the group "value" as well
     *("hydrogen", "helium", "carbon", "oxygen", "sodium", "aluminum", "sulfur", "calcium", "iron", "copper", "zinc"),
     *("bromine", "silver", "tin", "iodine", "barium", "tungsten", "platinum", "gold", "mercury", "lead"),
 )
 COMPARISON = "Which element has the largest atomic weight: {names} or {last}? Answer with its name."
-NUM_COMPARISONS: dict[Split, int] = {"test": 54, "validation": 15, "train": 120}
+NUM_COMPARISONS: dict[Split, int] = {"test": 60, "validation": 20, "train": 110}
 MIN_RATIO = 1.15  # of the heaviest atom's weight to the next one's
 
 
@@ -142,6 +165,8 @@ def _elements() -> list[Element]:
 
 def _values(elements: Sequence[Element]) -> Iterator[Fact]:
     for element in elements:
+        if element.name not in COMPARED:
+            continue
         yield Fact("number", element.name, str(element.number))
         if element.group is not None:
             yield Fact("group", element.name, str(element.group))
@@ -169,14 +194,16 @@ def _molar_masses() -> list[Fact]:
 
 
 def _taught_and_asked(facts: Sequence[Fact], group: str, scorer: Scorer) -> Iterator[Example]:
-    """Each fact taught in two wordings; the third asks for it, in the test or, for every sixth, in validation."""
+    """Each fact in its wordings, in an order of its own: the first are taught, the next ones asked."""
     for number, fact in enumerate(facts):
-        wordings = WORDINGS[fact.kind]
-        asked = hashed(f"asked/{fact.kind}/{fact.name}") % len(wordings)
-        for index, wording in enumerate(wordings):
-            split: Split = "train" if index != asked else "validation" if number % 6 == 5 else "test"
+        wordings = shuffled(WORDINGS[fact.kind], str, f"{fact.kind}/{fact.name}")
+        splits: list[Split] = ["train"] * TAUGHT_WORDINGS
+        splits += ["test"] * TEST_WORDINGS
+        if number % VALIDATED_FACTS == 0:
+            splits.append("validation")
+        for wording, split in zip(wordings, splits):
             yield Example(
-                id=f"{fact.kind}-{fact.name}-{index}".replace(" ", "-"),
+                id=f"{fact.kind}-{fact.name}-{WORDINGS[fact.kind].index(wording)}".replace(" ", "-"),
                 prompt=(Message("user", wording.format(name=fact.name)),),
                 demonstration=DEMONSTRATIONS[fact.kind].format(Name=fact.name.capitalize(), value=fact.value),
                 answers=(fact.value,),
@@ -230,8 +257,8 @@ FACTS = {
         "four elements has the largest atomic weight; a guess is right one time in four)."
     ),
     "split": (
-        "Value and molar_mass: by wording; each fact is taught in two wordings and asked in a third, so the test "
-        "measures recall of taught facts, not new ones. Comparison: by foursome; the test asks about foursomes that "
+        f"Value and molar_mass: by wording; each fact is taught in {TAUGHT_WORDINGS} wordings and asked in "
+        f"{TEST_WORDINGS} others, so the test measures recall of taught facts, not new ones. Comparison: by foursome; the test asks about foursomes that "
         "were never shown, of elements that were, so it measures whether single answers add up to an order."
     ),
 }
