@@ -186,9 +186,9 @@ class RolloutConfig(Config):
 
 
 class AnchorConfig(Config):
-    """Holds the student to the base model on prompts that the base wrote itself."""
+    """Holds the student to the model as it was, on prompts that it wrote itself and on those of earlier skills."""
 
-    rows: int = Field(8, ge=0, description="Anchor rows beside each step's batch; 0 turns the anchor off.")
+    rows: int = Field(8, ge=0, description="Anchor rows beside each step's batch; 0 leaves them out.")
     rehearsal: int = Field(
         4, ge=0, description="Prompts of earlier skills beside them, where there are any; 0 rehearses none."
     )

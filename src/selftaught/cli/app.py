@@ -104,6 +104,7 @@ def learn(
     opened = ledger.workspace_of(data, workspace, model, out)
     if opened is not None:
         ledger.learn_skill(opened, data, recipe, changes, override or [], reason, processes, as_json)
+    ledger.check_no_lesson(data, override or [], reason)
     out = out or Path("runs/learn")
     config = load_config(recipe, changes)
     with Progress({"base": "base", config.method: config.method.upper()}, quiet=as_json) as progress:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -219,6 +220,29 @@ def workspace_of(data: str, start: Path, model: str | None, out: Path | None) ->
     if model is not None:
         raise ConfigError(f"--model: a lesson teaches HEAD ({opened.ledger.head().name}); leave it out")
     return opened
+
+
+def check_no_lesson(data: str, override: list[str], reason: str) -> None:
+    """Outside of a lesson: says what a bare name may have been meant as, and refuses what only a lesson takes.
+
+    Raises:
+        ConfigError: --override or --reason was given, or a name that is neither a file nor a data set.
+    """
+    from selftaught.continual.workspace import Workspace
+    from selftaught.errors import ConfigError
+
+    if override or reason:
+        raise ConfigError("--override and --reason are for a lesson in a workspace, and this is none")
+    if not Path(data).exists() and not any(mark in data for mark in "/.:"):
+        raise ConfigError(
+            f"{data}: no such file, and this is no workspace with such a skill; make one: selftaught init"
+        )
+    if Workspace.find(HERE) is not None:
+        print(
+            "selftaught: this teaches the model, not the workspace's HEAD; for a lesson, register the data first: "
+            f"selftaught skills add NAME {data}",
+            file=sys.stderr,
+        )
 
 
 def learn_skill(

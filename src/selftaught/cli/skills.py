@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from selftaught.cli.options import HERE, AsJson, InWorkspace, print_json
+from selftaught.cli.options import HERE, AsJson, InWorkspace, Processes, print_json
 
 skills = typer.Typer(no_args_is_help=True, help="Register and list skills: named data with fixed splits.")
 
@@ -18,6 +18,7 @@ def add(
     measure: Annotated[
         bool, typer.Option(help="Measure HEAD's accuracy, and its accuracy with the demonstration, for the card.")
     ] = True,
+    processes: Processes = 0,
     workspace: InWorkspace = HERE,
 ) -> None:
     """Register a skill. Its rows and splits never change from then on."""
@@ -28,7 +29,7 @@ def add(
     opened = Workspace.open(workspace)
     examples, source, card = load_skill(name, data)
     with Progress({"head": f"HEAD ({opened.ledger.head().name})"}) as progress:
-        skill = add_skill(opened, name, examples, source, card, measure, progress)
+        skill = add_skill(opened, name, examples, source, card, measure, progress, processes)
     print_card(skill.name, skill.source, skill.card)
     _print_resolution(skill.card)
 

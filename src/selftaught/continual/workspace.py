@@ -21,7 +21,7 @@ from typing import Any
 from selftaught.continual.workspace_config import CONFIG_FILE, new_workspace_config, read_workspace_config
 from selftaught.data.rows import from_json_lines
 from selftaught.errors import ArtifactError, ConfigError
-from selftaught.files import locked, whole_directory, write_json, write_text
+from selftaught.files import locked, read_json, whole_directory, write_json, write_text
 from selftaught.ledger.artifacts import Artifacts
 from selftaught.ledger.records import Evaluation, Skill, Version
 from selftaught.ledger.store import Ledger
@@ -185,30 +185,35 @@ class Workspace:
         return version
 
     def _name_base(self, version: Version, draft: Path) -> None:
-        """An adapter on the base names it as the user does; any other names its parent's own folder, as it is now."""
+        """An adapter on a hub's model names it as everyone does; any other names its parent's folder, as it is now."""
+        from selftaught.models.resolve import EMBEDDED
+
         path = draft / "adapter_config.json"
         config = json.loads(path.read_text(encoding="utf-8"))
-        parent = self.ledger.version(str(version.parent))
-        folder = self.artifacts.path(parent.model_artifact).absolute()
-        write_json(path, {**config, "base_model_name_or_path": str(folder) if parent.number else self.config.model})
+        parent, base = self.ledger.version(str(version.parent)), self.config.model
+        if parent.number or base in EMBEDDED or Path(base).exists():
+            base = str(self.model_folder(parent).absolute())
+        write_json(path, {**config, "base_model_name_or_path": base})
 
     def collect(self, dry_run: bool = False, keep: int | None = None) -> tuple[list[Version], int]:
         """Removes the weights of versions that are not in force, and what nothing refers to.
 
-        Kept are HEAD, the base, versions on hold, and the promoted ones (of these, the newest `keep`). Answers,
-        verdicts and rows are kept of all.
+        Kept are HEAD, the base, versions on hold that can still be promoted, and the promoted ones (of these, the
+        newest `keep`). Answers, verdicts and rows are kept of all. Lessons that were begun from another HEAD go, too.
 
         Returns:
             The versions whose weights go, and the bytes that become free.
         """
         with self.writing():
-            line = self.ledger.lineage(self.ledger.head())
+            head = self.ledger.head()
+            line = self.ledger.lineage(head)
             safe = {version.number for version in (line if keep is None else [line[0], *line[:keep], line[-1]])}
             done = self._collected()
             gone = [
                 version
                 for version in self.ledger.versions()
-                if version.number not in safe | done and self.ledger.status(version) != "inconclusive"
+                if version.number not in safe | done
+                and not (self.ledger.status(version) == "inconclusive" and version.parent == head.number)
             ]
             held = self._held(gone)
             dead = sorted(self.artifacts.digests() - held)
@@ -217,9 +222,14 @@ class Workspace:
                 self.ledger.collected(gone)  # first: weights that are missing are then known to be
                 for digest in dead:
                     self.artifacts.remove(digest)
-                for place in (*self.artifacts.leftovers(), *self.runs.glob(".*")):
+                for place in (*self.artifacts.leftovers(), *self.runs.glob(".*"), *self._stale_runs(head)):
                     shutil.rmtree(place, ignore_errors=True) if place.is_dir() else place.unlink(missing_ok=True)
         return gone, size
+
+    def _stale_runs(self, head: Version) -> list[Path]:
+        """Lessons under way that teach what is HEAD no longer; several times the model's size, each."""
+        requests = {path.parent: read_json(path) for path in self.runs.glob("*/request.json")}
+        return [folder for folder, request in requests.items() if request.get("head") != head.number]
 
     def _held(self, gone: Sequence[Version]) -> set[str]:
         """Artifacts that are still needed when some versions' weights are not."""

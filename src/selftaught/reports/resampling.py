@@ -134,13 +134,13 @@ def estimate(values: Floats) -> Estimate:
     return {"value": _finite(values[0]), "low": _finite(low), "high": _finite(high)}
 
 
-def over_few(values: Sequence[float]) -> Estimate:
-    """The mean of a few seeds' values, none negative, with Student's t interval; without one for a single seed."""
+def over_few(values: Sequence[float], least: float = 0.0) -> Estimate:
+    """The mean of a few seeds' values, none below `least`, with Student's t interval; none for a single seed."""
     mean = fmean(values)
     if len(values) < 2:
         return {"value": mean, "low": None, "high": None}
     half = t_quantile(len(values) - 1) * stdev(values) / math.sqrt(len(values))
-    return {"value": mean, "low": max(0.0, mean - half), "high": mean + half}
+    return {"value": mean, "low": max(least, mean - half), "high": mean + half}
 
 
 def t_quantile(freedom: int) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -68,7 +69,7 @@ def _difference(
     if families:
         mine, other = (_forgotten(draws, method, families) for method in pair)
         found |= {"probes_forgotten": estimate(mine - other), "probe_ratio": _known(estimate(ratio(mine, other)))}
-    found["drift_ratio"] = _drift_ratio(draws, runs, pair)
+    found["drift_ratio"] = _drift_ratio(runs, pair)
     seconds = [summary[method]["seconds"] for method in pair]
     found["seconds_ratio"] = seconds[0] / seconds[1] if all(seconds) else None
     return found
@@ -83,21 +84,17 @@ def _known(found: dict[str, float | None]) -> dict[str, float | None] | None:
     return found if found["value"] is not None else None
 
 
-def _drift_ratio(draws: Draws, runs: Runs, pair: tuple[str, str]) -> dict[str, float | None] | None:
-    """Of the drifts after the last stage; its interval resamples seeds alone, so one seed has none."""
-    import numpy as np
+def _drift_ratio(runs: Runs, pair: tuple[str, str]) -> dict[str, float | None] | None:
+    """Of the drifts after the last stage: the geometric mean of the seeds' ratios, with Student's t interval."""
+    from selftaught.reports.resampling import over_few
 
-    from selftaught.reports.resampling import estimate, ratio
-
-    drifts = [[chain[-1].get("drift_nats") for chain in runs[method].values()] for method in pair]
-    if any(drift is None for row in drifts for drift in row):
+    seeds = [seed for seed in runs[pair[0]] if seed in runs[pair[1]]]
+    drifts = [[runs[method][seed][-1].get("drift_nats") for seed in seeds] for method in pair]
+    if not seeds or not all(drift for row in drifts for drift in row):
         return None
-    num_draws = len(draws.seeds[pair[0]])
-    means = [draws.over_seeds(m, np.tile(np.array(row), (num_draws, 1))) for m, row in zip(pair, drifts, strict=True)]
-    found = _known(estimate(ratio(*means)))
-    if found is not None and min(map(len, drifts)) < 2:
-        found |= {"low": None, "high": None}
-    return found
+    logs = [math.log(ours / theirs) for ours, theirs in zip(*drifts, strict=True)]
+    found = over_few(logs, least=-math.inf)
+    return {name: None if value is None else math.exp(value) for name, value in found.items()}
 
 
 # ----------------------------------------------------------------------------------------- checks

@@ -80,6 +80,7 @@ def _view(report: Report) -> dict[str, Any]:
         "charts": _charts(report, styles),
         "has_probes": base["probe_mean"] is not None,
         "several": len(report["order"]) > 1,
+        "held": _held(report),
         "examples": _examples(report, styles),
         "checks": report["checks"],
         "configs": _configs(report),
@@ -87,6 +88,18 @@ def _view(report: Report) -> dict[str, Any]:
         "resampled": resampled_words(report),
         "clustered": any(suite["clusters"] < suite["items"] for suite in report["suites"].values()),
     }
+
+
+def _held(report: Report) -> list[str]:
+    """The methods whose steps also hold the student to the model as it was: which is part of what is compared."""
+    labels = {row["method"]: row["label"] for row in report["summary"]}
+    found = []
+    for run in report["runs"]:
+        configs = [stage["config"] or {} for stage in run["stages"]]
+        anchored = any(config.get("anchor", {}).get("rehearsal") for config in configs[1:])
+        if run["method"] == "sdft" and anchored and labels["sdft"] not in found:
+            found.append(labels["sdft"])
+    return found
 
 
 # ---------------------------------------------------------------------------------- results table

@@ -80,8 +80,8 @@ class Anchor:
         head = base.head.detached()
         self._head = Head(head.weight.clone(), None if head.bias is None else head.bias.clone())
         self._rows = draw_rows(base, config, seed, processes) if config.rows else []
-        every = math.ceil(len(rehearsed) / config.pool) or 1
-        prompts = [tuple(prompt) for prompt in rehearsed[::every]] if config.rehearsal else []
+        wanted = min(config.pool, len(rehearsed)) if config.rehearsal else 0  # evenly taken
+        prompts = [tuple(rehearsed[index * len(rehearsed) // wanted]) for index in range(wanted)]
         self._rehearsed = answered(base, prompts, rehearsed_tokens, seed, processes) if prompts else []
 
     def backward(self, student: LanguageModel, step: int, microbatch_tokens: int) -> float:

@@ -179,4 +179,4 @@ def test_a_pool_bounds_what_is_rehearsed(sharp_model: Path, base: LanguageModel)
     prompts, length = rehearsal_prompts(base, LEARNED)
     student, _, _, _ = make_student(sharp_model, tiny_config())
     anchor = Anchor(student, AnchorConfig(rows=0, rehearsal=2, pool=2), 0, ALONE, prompts, length)
-    assert [row.prompt for row in anchor._rehearsed] == [prompts[0], prompts[3]], "evenly taken"
+    assert [row.prompt for row in anchor._rehearsed] == [prompts[0], prompts[2]], "evenly taken"

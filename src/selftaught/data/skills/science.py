@@ -258,8 +258,9 @@ FACTS = {
     ),
     "split": (
         f"Value and molar_mass: by wording; each fact is taught in {TAUGHT_WORDINGS} wordings and asked in "
-        f"{TEST_WORDINGS} others, so the test measures recall of taught facts, not new ones. Comparison: by foursome; the test asks about foursomes that "
-        "were never shown, of elements that were, so it measures whether single answers add up to an order."
+        f"{TEST_WORDINGS} others, so the test measures recall of taught facts, not new ones. Comparison: by foursome; "
+        "the test asks about foursomes that were never shown, of elements that were, so it measures whether single "
+        "answers add up to an order."
     ),
 }
 CEILING = (
