@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import json
 import random
+import shutil
 import signal
 import sqlite3
 import time
@@ -104,14 +105,16 @@ def test_killed_at_every_operation_and_at_instants_of_chance(
 LESSON = [*QUICK, "--method", "sft", "-s", "learning_rate=1e-2", "-s", "steps=12", "-s", "checkpoint_every=3", "--json"]
 
 
-def new_workspace(root: Path, model: Path) -> Path:
+@pytest.fixture(scope="module")
+def template(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A workspace with one skill: whatever is asked, the answer is yes."""
-    assert run("init", root, "-m", model).code == 0
-    with (root / "selftaught.toml").open("a", encoding="utf-8") as file:
-        file.write("[gate.tolerances]\n")
-    text = (root / "selftaught.toml").read_text(encoding="utf-8")
-    (root / "selftaught.toml").write_text(text.replace("[gate]\n", '[gate]\nprobes = "none"\n'), encoding="utf-8")
-    rows: list[dict[str, Any]] = [{"question": f"Is {n} a number?", "answer": "Yes", "answers": ["Yes"]} for n in range(6)]
+    root = tmp_path_factory.mktemp("template") / "work"
+    root.mkdir()
+    (root / "selftaught.toml").write_text(f'model = "{tiny_model}"\n[gate]\nprobes = "none"\n', encoding="utf-8")
+    assert run("init", root, "-m", tiny_model).code == 0
+    rows: list[dict[str, Any]] = [
+        {"question": f"Is {n} a number?", "answer": "Yes", "answers": ["Yes"]} for n in range(6)
+    ]
     rows += [{"question": f"And {n}?", "answers": ["Yes"], "split": "test"} for n in range(20)]
     (root / "yes.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     added = run("skills", "add", "yes", root / "yes.jsonl", "--no-measure", "-w", root)
@@ -119,10 +122,16 @@ def new_workspace(root: Path, model: Path) -> Path:
     return root
 
 
+@pytest.fixture
+def root(template: Path, tmp_path: Path) -> Path:
+    """A copy of that workspace."""
+    return Path(shutil.copytree(template, tmp_path / "work"))
+
+
 @pytest.fixture(scope="module")
-def calm(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def calm(template: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """The lesson undisturbed."""
-    root = new_workspace(tmp_path_factory.mktemp("calm") / "work", tiny_model)
+    root = Path(shutil.copytree(template, tmp_path_factory.mktemp("calm") / "work"))
     assert learn(root).code == 0
     return result(root)
 
@@ -148,9 +157,9 @@ def result(root: Path) -> dict[str, Any]:
 MOMENTS = {
     "training": ("selftaught.train.loop", "save_checkpoint", 3),
     "saving": ("selftaught.train.loop", "save_model", 1),
-    "measuring": ("selftaught.evaluation.drift", "drift_nats", 1),
+    "measuring": ("selftaught.continual.jobs", "_measure", 2),
     "judging": ("selftaught.continual.lesson", "_judged", 1),
-    "keeping": ("selftaught.ledger.artifacts:Artifacts", "put_text", 3),
+    "keeping": ("selftaught.ledger.artifacts:Artifacts", "put_text", 2),
     "recording": ("selftaught.ledger.store", "_insert_event", 1),
     "recorded": ("selftaught.continual.lesson", "discard", 1),
 }
@@ -158,9 +167,8 @@ MOMENTS = {
 
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_a_lesson_that_was_killed_and_had_again_is_one_version(
-    moment: str, calm: dict[str, Any], tiny_model: Path, tmp_path: Path
+    moment: str, calm: dict[str, Any], root: Path
 ) -> None:
-    root = new_workspace(tmp_path / "work", tiny_model)
     assert learn(root, before=functools.partial(kill_before, *MOMENTS[moment])).code == -signal.SIGKILL
     assert run("fsck", "-w", root).code == 0
     assert run("log", "-w", root, "--json").json["head"] == ("v1" if moment == "recorded" else "v0")
@@ -172,8 +180,7 @@ def test_a_lesson_that_was_killed_and_had_again_is_one_version(
     assert run("fsck", "-w", root).out == "sound: 2 versions, 5 artifacts, HEAD is v1\n"
 
 
-def test_while_a_lesson_goes_on_others_may_read_and_none_may_write(tiny_model: Path, tmp_path: Path) -> None:
-    root = new_workspace(tmp_path / "work", tiny_model)
+def test_while_a_lesson_goes_on_others_may_read_and_none_may_write(root: Path, tmp_path: Path) -> None:
     first = start("learn", "yes", "-w", root, *LESSON, "-s", "steps=400")
     first.wait_until(lambda: any(root.glob(".selftaught/runs/*/lesson/checkpoints/step-*")))
     for words in (["learn", "yes", *LESSON], ["rollback", "v0"], ["gc"], ["skills", "add", "no", root / "yes.jsonl"]):
@@ -187,9 +194,8 @@ def test_while_a_lesson_goes_on_others_may_read_and_none_may_write(tiny_model: P
     assert run("gc", "-w", root).code == 0, "the lock has died with its process"
 
 
-def test_out_of_space(calm: dict[str, Any], tiny_model: Path, tmp_path: Path) -> None:
+def test_out_of_space(calm: dict[str, Any], root: Path) -> None:
     """In training, and in the ledger; then, with space again, the same command goes on."""
-    root = new_workspace(tmp_path / "work", tiny_model)
     line = learn(root, max_file_bytes=20_000).error_line
     assert "cannot be written (File too large); free some space" in line
     assert run("fsck", "-w", root).code == 0
@@ -201,9 +207,8 @@ def test_out_of_space(calm: dict[str, Any], tiny_model: Path, tmp_path: Path) ->
     assert run("rollback", "v0", "-w", root).code == 0
 
 
-def test_damaged(tiny_model: Path, tmp_path: Path) -> None:
-    """Weights, rows, ledger: each is told in one line that says what to do, and nothing is done on top of it."""
-    root = new_workspace(tmp_path / "work", tiny_model)
+def test_damaged(root: Path, tiny_model: Path, tmp_path: Path) -> None:
+    """Weights, then the ledger: each is told in one line that says what to do, and nothing is done on top of it."""
     assert learn(root).code == 0
     (artifact,) = {row[-4] for row in table_rows(root)["versions"] if row[0]}
     weights = root / ".selftaught" / "artifacts" / artifact / "model.safetensors"

@@ -21,7 +21,7 @@ from typing import Any
 from selftaught.continual.workspace_config import CONFIG_FILE, new_workspace_config, read_workspace_config
 from selftaught.data.rows import from_json_lines
 from selftaught.errors import ArtifactError, ConfigError
-from selftaught.files import locked, read_json, whole_directory, write_json, write_text
+from selftaught.files import discard, locked, read_json, whole_directory, write_json, write_text
 from selftaught.ledger.artifacts import Artifacts
 from selftaught.ledger.records import Evaluation, Skill, Version
 from selftaught.ledger.store import Ledger
@@ -222,13 +222,15 @@ class Workspace:
                 self.ledger.collected(gone)  # first: weights that are missing are then known to be
                 for digest in dead:
                     self.artifacts.remove(digest)
-                for place in (*self.artifacts.leftovers(), *self.runs.glob(".*"), *self._stale_runs(head)):
+                for run in self._stale_runs(head):
+                    discard(run)
+                for place in (*self.artifacts.leftovers(), *self.runs.glob(".*")):
                     shutil.rmtree(place, ignore_errors=True) if place.is_dir() else place.unlink(missing_ok=True)
         return gone, size
 
     def _stale_runs(self, head: Version) -> list[Path]:
         """Lessons under way that teach what is HEAD no longer; several times the model's size, each."""
-        requests = {path.parent: read_json(path) for path in self.runs.glob("*/request.json")}
+        requests = {path.parent: read_json(path) for path in self.runs.glob("[!.]*/request.json")}
         return [folder for folder, request in requests.items() if request.get("head") != head.number]
 
     def _held(self, gone: Sequence[Version]) -> set[str]:

@@ -64,7 +64,7 @@ def headline(report: Mapping[str, Any]) -> str:
     if by["kept"]:
         parts.append(f"{', '.join(by['kept'])} {'was' if len(by['kept']) == 1 else 'were'} kept")
     if by["undecided"]:
-        parts.append(f"of {', '.join(by['undecided'])} these items cannot say")
+        parts.append(f"too few items to say of {', '.join(by['undecided'])}")
     text = "; ".join(parts)
     return f"{text[:1].upper()}{text[1:]}."
 

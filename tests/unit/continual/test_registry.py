@@ -15,13 +15,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_up import make
 
+from selftaught.continual import registry
 from selftaught.continual.registry import add_skill, load_skill, split_rows
 from selftaught.continual.workspace import Workspace
 from selftaught.data import data_hash, load_examples
 from selftaught.data.rows import from_json_lines, to_json_lines
 from selftaught.errors import ConfigError, DataError
+from selftaught.evaluation import probes
 from selftaught.types import SCORER_NAMES, Example, Message, Scorer
 
+CHECK_APART = registry._check_apart  # before made-up lessons replace it
 TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1).filter(str.strip)
 BARE = TEXTS.map(str.strip).filter(bool)
 NUMBERS = st.one_of(st.integers(-(2**40), 2**40), st.floats(allow_nan=False, allow_infinity=False))
@@ -181,6 +184,22 @@ def test_names(name: str, workspace: Workspace) -> None:
     with pytest.raises(DataError, match="a skill of this name is registered, and never changes; choose another name"):
         add_skill(workspace, name, made_up.rows("b"), "b.jsonl")
     assert data_hash(workspace.rows(workspace.ledger.skill(name))) == data_hash(made_up.rows("a"))
+
+
+def test_no_skill_teaches_what_another_one_or_a_probe_asks(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(probes, "FAMILIES", ("facts",))  # all would take seconds
+    add_skill(workspace, "a", made_up.rows("a"), "a.jsonl")
+    probe = probes.probe_bank("facts").examples[0]
+    for mine, words in (
+        (row("mine", "And a3?"), "row 'mine' teaches what row 'a-test-3' of a asks; remove it"),
+        (row("mine", "Where is a1?", split="test"), "row 'mine' asks what row 'a-1' of a teaches; remove it"),
+        (row("mine", probe.question), f"row 'mine' teaches what row {probe.id!r} of facts asks; remove it"),
+    ):
+        with pytest.raises(DataError, match=re.escape(words)):
+            CHECK_APART(workspace, [mine], "mine.jsonl")
+    CHECK_APART(workspace, [row("mine", "And a3?", split="test"), row("more", "Where is a1?")], "mine.jsonl")
 
 
 def test_no_data_and_no_such_built_in_skill() -> None:

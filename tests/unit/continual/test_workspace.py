@@ -216,15 +216,16 @@ def test_swept_are_the_weights_that_are_not_in_force(workspace: Workspace) -> No
         promote(workspace, "v2", ["a", "b"], "because")
 
 
-def test_held_versions_are_kept_and_so_are_as_many_as_wanted(tmp_path: Path) -> None:
+def test_held_versions_are_kept_while_they_can_be_promoted_and_so_are_as_many_others_as_wanted(tmp_path: Path) -> None:
     workspace = make(tmp_path / "work", "a", "b")
     assert teach(workspace, "a", 4).status == "inconclusive"
-    for skill, seed in (("a", 1), ("b", 3)):
-        assert teach(workspace, skill, seed).status == "promoted"
-    assert workspace.collect() == ([], 0)
-    gone, _ = workspace.collect(keep=1)
-    assert [version.name for version in gone] == ["v2"]
-    assert weights(workspace) == {"v0", "v1", "v3"}, "HEAD, the base, and what is on hold"
+    assert teach(workspace, "a", 1).status == "promoted"
+    assert teach(workspace, "b", 5).status == "inconclusive"
+    assert [version.name for version in workspace.collect()[0]] == ["v1"], "HEAD is its parent no longer"
+    assert weights(workspace) == {"v0", "v2", "v3"}
+    assert teach(workspace, "b", 3).status == "promoted"
+    assert [version.name for version in workspace.collect(keep=1)[0]] == ["v2", "v3"]
+    assert weights(workspace) == {"v0", "v4"}, "HEAD and the base"
     with pytest.raises(ArtifactError, match="v2: its weights were removed"):
         workspace.roll_back("v2", "")
     assert workspace.check() == []
@@ -273,6 +274,9 @@ def test_swept_are_the_left_overs_of_lessons_and_no_lesson_under_way(
     (workspace.runs / ".x.discarded").mkdir()
     workspace.collect()
     assert list(workspace.runs.iterdir()) == [lesson]
+    workspace.roll_back("v1", "")
+    workspace.collect()
+    assert list(workspace.runs.iterdir()) == [], "nobody can go on with it"
 
 
 # --------------------------------------------------------------------------------------------- checking
@@ -397,8 +401,8 @@ def test_an_adapter_names_the_model_below_it_wherever_the_workspace_is(
         config = json.loads((tmp_path / name / "adapter_config.json").read_text(encoding="utf-8"))
         found[name] = config["base_model_name_or_path"]
         assert json.loads((tmp_path / name / MANIFEST).read_text(encoding="utf-8"))
-    assert found["v1"] == workspace.config.model
-    assert Path(found["v2"]) == workspace.model_folder(workspace.ledger.version("v1"))
+    for name, parent in (("v1", "v0"), ("v2", "v1")):
+        assert Path(found[name]) == workspace.model_folder(workspace.ledger.version(parent))
 
 
 # ----------------------------------------------------------------------------------------------- views

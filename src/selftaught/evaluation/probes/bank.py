@@ -3,7 +3,8 @@
 A topic is `{"topic", "asked", "judge", "wordings", "items"}` and perhaps `"pattern"`, `"reference"`. Of its
 wordings, each fact is asked in `asked`, taking turns, so that all are used alike. One fact is one **cluster**:
 its wordings are right or wrong together more often than two facts are, and statistics must not take them for
-independent. What an item says depends on how it is judged:
+independent. Wordings and topics were chosen by how many the base got right, single items never: those would have been
+picked for the base's luck, and a later model would seem to have lost it. What an item says depends on its judge:
 
 judge      item                       right when
 =========  =========================  ===========================================================
@@ -30,6 +31,7 @@ from selftaught.evaluation.probes.arithmetic import made_facts
 from selftaught.types import Example, Message, Scorer
 
 LETTERS = "abcdefghijkl"
+VOWEL = re.compile(r"(?i)(?!uni|eu|uk)[aeiou]")  # as it is heard: a university, a euro, a ukulele
 
 
 @dataclass(frozen=True)
@@ -114,7 +116,7 @@ def _worded(wording: str, fact: _Fact) -> str:
     texts = {
         "": ", ".join(fact.options) or first,
         "A": _capital(first),
-        "a": f"{'an' if first[0].lower() in 'aeiou' else 'a'} {first}",
+        "a": f"{'an' if VOWEL.match(first) else 'a'} {first}",
         "s": first + ("'" if first.endswith("s") else "'s"),
         **{str(index): text for index, text in enumerate(fact.fields)},
     }
