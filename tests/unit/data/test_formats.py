@@ -500,7 +500,7 @@ def test_train_row_without_demonstration(tmp_path: Path, row: dict[str, Any], wo
         ({"answers": ["x", None]}, "answers has a blank entry; remove it"),
         ({"answers": [["x"]]}, "answers is a list; write it as text"),
         ({"split": "dev"}, "unknown split 'dev'; use train, validation (or eval) or test"),
-        ({"split": 1}, "unknown split 1; use train or test"),
+        ({"split": 1}, "unknown split 1; use train, validation"),
         ({"scorer": "exakt"}, "unknown scorer 'exakt'; did you mean 'exact'? use one of exact, choice, contains, "),
         ({"scorer": "zzz"}, "unknown scorer 'zzz'; use one of exact, "),
         ({"scorer": {"name": ["exact"]}}, "unknown scorer a list; use one of exact, "),

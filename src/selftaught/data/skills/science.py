@@ -1,8 +1,8 @@
 """Chemistry: facts about elements and compounds.
 
 Three groups. "value" (a number that belongs to an element) and "molar_mass" (of a compound) teach each fact in
-some wordings and ask for it in others. "comparison" (which of four elements has the largest atomic weight) asks
-about foursomes that were never shown, of elements that were.
+some wordings and ask for it in others. "comparison" (three elements, ordered by atomic weight) asks
+about trios that were never shown, of elements that were.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ import sqlite3
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, islice, pairwise, permutations
 from pathlib import Path
 
 from selftaught.data.packages import read_member, wheel
-from selftaught.data.skills.built import BuiltSkill, built, shuffled
+from selftaught.data.skills.built import BuiltSkill, built, hashed, shuffled
 from selftaught.errors import DataError
 from selftaught.types import Example, Message, Scorer, Split
 
@@ -106,9 +106,9 @@ COMPARED = (  # well known, and the elements of the group "value" as well
     *("hydrogen", "helium", "carbon", "oxygen", "sodium", "aluminum", "sulfur", "calcium", "iron", "copper", "zinc"),
     *("bromine", "silver", "tin", "iodine", "barium", "tungsten", "platinum", "gold", "mercury", "lead"),
 )
-COMPARISON = "Which element has the largest atomic weight: {names} or {last}? Answer with its name."
+COMPARISON = "Order these elements by atomic weight, the lightest first: {names}."
 NUM_COMPARISONS: dict[Split, int] = {"test": 60, "validation": 20, "train": 110}
-MIN_RATIO = 1.15  # of the heaviest atom's weight to the next one's
+MIN_RATIO = 1.15  # of an atom's weight to the next lighter one's
 
 
 @dataclass(frozen=True)
@@ -217,32 +217,32 @@ def _taught_and_asked(facts: Sequence[Fact], group: str, scorer: Scorer) -> Iter
 
 
 def _comparisons(weights: dict[str, float]) -> Iterator[Example]:
-    """Foursomes with a clearly heaviest member; each is asked about once, in one order."""
-    clear = [four for four in combinations(COMPARED, 4) if _is_clear([weights[name] for name in four])]
+    """Trios of clearly different weights; each is asked about once, in one order, which is never the right one."""
+    trios = [sorted(trio, key=lambda name: weights[name]) for trio in combinations(COMPARED, 3)]
+    clear = [trio for trio in trios if all(weights[b] >= MIN_RATIO * weights[a] for a, b in pairwise(trio))]
     order = iter(shuffled(clear, "/".join, "science"))
     for split, size in NUM_COMPARISONS.items():
-        for four, _ in zip(order, range(size)):
-            yield _comparison(four, weights, split)
+        yield from (_comparison(trio, split) for trio in islice(order, size))
 
 
-def _is_clear(weights: Sequence[float]) -> bool:
-    *_, second, first = sorted(weights)
-    return first >= MIN_RATIO * second
-
-
-def _comparison(four: Sequence[str], weights: dict[str, float], split: Split) -> Example:
-    heaviest = max(four, key=lambda name: weights[name])
-    names = shuffled(four, str, "/".join(four))
-    others = "|".join(re.escape(name) for name in names if name != heaviest)
+def _comparison(right: Sequence[str], split: Split) -> Example:
+    _, *wrong_orders = permutations(right)
+    names = wrong_orders[hashed("/".join(right)) % len(wrong_orders)]
     return Example(
         id=f"comparison-{'-'.join(names)}",
-        prompt=(Message("user", COMPARISON.format(names=", ".join(names[:-1]), last=names[-1])),),
-        demonstration=f"{heaviest.capitalize()} has the largest atomic weight, {weights[heaviest]:.0f}.",
-        answers=(heaviest,),
-        scorer=Scorer("regex", {"pattern": rf"(?is)^(?!.*\b(?:{others})\b).*\b{re.escape(heaviest)}\b"}),
+        prompt=(Message("user", COMPARISON.format(names=", ".join(names))),),
+        demonstration="The lightest is {}, the next is {}, and the heaviest is {}.".format(*right),
+        answers=(", ".join(right),),
+        scorer=Scorer("regex", {"pattern": _first_named_in_order(right)}),
         group="comparison",
         split=split,
     )
+
+
+def _first_named_in_order(names: Sequence[str]) -> str:
+    """A pattern of texts that name each for the first time in this order: no text can name all orders and be right."""
+    first, second, third = (rf"\b{re.escape(name)}\b" for name in names)
+    return rf"(?is)^(?:(?!{second}|{third}).)*{first}(?:(?!{third}).)*{second}.*{third}"
 
 
 # ---------------------------------------------------------------------------------------------- card
@@ -253,18 +253,19 @@ FACTS = {
     "licence": "MIT, MIT",
     "about": (
         "Numbers of chemistry and what follows from them. Groups: value (an element's atomic number, group, "
-        "electronegativity or year of discovery), molar_mass (a compound's, to half a percent), comparison (which of "
-        "four elements has the largest atomic weight; a guess is right one time in four)."
+        "electronegativity or year of discovery), molar_mass (a compound's, to half a percent), comparison (three "
+        "elements in the order of their atomic weights; they are never asked in the right order, so that a guess is "
+        "right one time in five)."
     ),
     "split": (
         f"Value and molar_mass: by wording; each fact is taught in {TAUGHT_WORDINGS} wordings and asked in "
-        f"{TEST_WORDINGS} others, so the test measures recall of taught facts, not new ones. Comparison: by foursome; "
-        "the test asks about foursomes that were never shown, of elements that were, so it measures whether single "
+        f"{TEST_WORDINGS} others, so the test measures recall of taught facts, not new ones. Comparison: by trio; "
+        "the test asks about trios that were never shown, of elements that were, so it measures whether single "
         "answers add up to an order."
     ),
 }
 CEILING = (
     1.0,
-    "every fact that is asked was taught in other words, and the heaviest of four is heavier than the next "
+    "every fact that is asked was taught in other words, and the weights of compared elements differ "
     f"by {100 * (MIN_RATIO - 1):.0f}% or more",
 )

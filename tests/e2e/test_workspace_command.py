@@ -18,7 +18,7 @@ import pytest
 from command import ENVIRONMENT, QUICK, Outcome, run
 
 LESSON = [*QUICK, "--method", "sft"]
-HARD = [*LESSON, "-s", "learning_rate=1e-2", "-s", "steps=12"]
+HARD = [*LESSON, "-s", "learning_rate=1e-2", "-s", "steps=40", "-s", "batch_size=6"]
 SOFT = [*LESSON, "-s", "learning_rate=1e-9", "-s", "steps=1"]
 
 
@@ -113,7 +113,7 @@ def test_from_inside_a_folder_of_the_workspace(original: Taught) -> None:
 
 def test_promoted_by_name_and_rolled_back_and_swept(taught: Taught) -> None:
     line = taught.run("promote", "v3", "--override", "No", "--reason", "because").error_line
-    assert "v3: also failed Yes; name each with --override" in line
+    assert "v3: failed Yes; name each with --override" in line
     assert taught.run("promote", "v3", "--override", "Yes", "--reason", "No is all I want").code == 0
     assert taught.run("log", "--json").json["head"] == "v3"
 
@@ -156,15 +156,20 @@ def test_an_exported_adapter_loads_with_peft(taught: Taught, tmp_path: Path) -> 
     from peft import AutoPeftModelForCausalLM
     from transformers import AutoModelForCausalLM
 
-    words = ["-s", "weights.kind=lora", "-s", "weights.rank=4", "-s", "dtype=float32"]
-    assert taught.run("learn", "No", *SOFT, *words).code == 4
+    words = ["-s", "weights.kind=lora", "-s", "weights.rank=4"]
+    assert taught.run("learn", "No", *HARD, *words).code in (0, 3, 4)
     for out, more in (("whole", []), ("adapter", ["--adapter"])):
         assert taught.run("export", "v4", tmp_path / out, *more).code == 0
-    adapted = AutoPeftModelForCausalLM.from_pretrained(tmp_path / "adapter").merge_and_unload().state_dict()
+    config = (tmp_path / "adapter" / "adapter_config.json").read_text(encoding="utf-8")
+    adapted = AutoPeftModelForCausalLM.from_pretrained(tmp_path / "adapter", dtype=torch.float32).merge_and_unload().state_dict()
     whole = AutoModelForCausalLM.from_pretrained(tmp_path / "whole").state_dict()
-    assert adapted.keys() == whole.keys()
+    before = AutoModelForCausalLM.from_pretrained(json.loads(config)["base_model_name_or_path"]).state_dict()
+    assert adapted.keys() == whole.keys() == before.keys()
     for name, weight in whole.items():
-        torch.testing.assert_close(adapted[name], weight)
+        torch.testing.assert_close(adapted[name].float(), weight.float(), rtol=2**-7, atol=1e-3)
+    moved = [name for name, weight in whole.items() if not torch.equal(weight.float(), before[name].float())]
+    assert moved
+    assert all("proj" in name for name in moved)
     line = taught.run("export", "v2", tmp_path / "none", "--adapter").error_line
     assert "v2: was taught with full weights; export it without --adapter" in line
 
@@ -199,7 +204,7 @@ BAD: dict[str, tuple[list[object], str]] = {
     ),
     "a setting that is none": (["learn", "Yes", "-s", "learning_rat=1"], "unknown key 'learning_rat'"),
     "a recipe that is none": (["learn", "Yes", "-r", "nowhere.toml"], "nowhere.toml: no such file"),
-    "promoted already": (["promote", "v2", "--override", "Yes", "--reason", "x"], "v2: is promoted; only a rejected"),
+    "promoted already": (["promote", "v2", "--override", "Yes", "--reason", "x"], "v2: is promoted, so there is nothing"),
     "overtaken": (["promote", "v1", "--override", "Yes", "--reason", "x"], "HEAD is v2 now, and this was taught from v0"),
     "an adapter of none": (["export", "v2", "/nowhere/at/all", "--adapter"], "was taught with full weights"),
 }
