@@ -90,7 +90,7 @@ def run_jobs(jobs: Sequence[tuple[Job, Path]], watch: Watch, processes: int) -> 
 def _record(job: Job, scores: Mapping[str, int]) -> dict[str, Any]:
     asked = {suite.name: {"kind": suite.kind, "results": _answers(suite, scores)} for suite in job.suites or ()}
     config = job.config.model_dump(mode="json") if job.config else None
-    training = {field: None for field in lesson.TRAINING_FIELDS} | {"steps": 1, "seconds": 1.0, "curve": [], "loss": []}
+    training = dict.fromkeys(lesson.TRAINING_FIELDS) | {"steps": 1, "seconds": 1.0, "curve": [], "loss": []}
     return {**training, "method": "sdft", "config": config, "drift_nats": 0.01, "suites": asked, "lift": {}}
 
 

@@ -169,9 +169,7 @@ MOMENTS = {
 
 
 @pytest.mark.parametrize("moment", MOMENTS)
-def test_a_lesson_that_was_killed_and_had_again_is_one_version(
-    moment: str, calm: dict[str, Any], root: Path
-) -> None:
+def test_a_lesson_that_was_killed_and_had_again_is_one_version(moment: str, calm: dict[str, Any], root: Path) -> None:
     assert learn(root, before=functools.partial(kill_before, *MOMENTS[moment])).code == -signal.SIGKILL
     assert run("fsck", "-w", root).code == 0
     assert run("log", "-w", root, "--json").json["head"] == ("v1" if moment == "recorded" else "v0")

@@ -161,7 +161,11 @@ def test_an_exported_adapter_loads_with_peft(taught: Taught, tmp_path: Path) -> 
     for out, more in (("whole", []), ("adapter", ["--adapter"])):
         assert taught.run("export", "v4", tmp_path / out, *more).code == 0
     config = (tmp_path / "adapter" / "adapter_config.json").read_text(encoding="utf-8")
-    adapted = AutoPeftModelForCausalLM.from_pretrained(tmp_path / "adapter", dtype=torch.float32).merge_and_unload().state_dict()
+    adapted = (
+        AutoPeftModelForCausalLM.from_pretrained(tmp_path / "adapter", dtype=torch.float32)
+        .merge_and_unload()
+        .state_dict()
+    )
     whole = AutoModelForCausalLM.from_pretrained(tmp_path / "whole").state_dict()
     before = AutoModelForCausalLM.from_pretrained(json.loads(config)["base_model_name_or_path"]).state_dict()
     assert adapted.keys() == whole.keys() == before.keys()
@@ -194,7 +198,10 @@ BAD: dict[str, tuple[list[object], str]] = {
     "a probe's name": (["skills", "add", "facts", "@"], "not as a probe family"),
     "data that is none": (["skills", "add", "More", "nowhere.jsonl"], "nowhere.jsonl: no such file"),
     "no data": (["skills", "add", "More"], "More: give its data"),
-    "a lesson on a model": (["learn", "Yes", "-m", "smollm2-135m"], "--model: a lesson teaches HEAD (v2); leave it out"),
+    "a lesson on a model": (
+        ["learn", "Yes", "-m", "smollm2-135m"],
+        "--model: a lesson teaches HEAD (v2); leave it out",
+    ),
     "a lesson on data": (["learn", "@"], "register it first: selftaught skills add NAME"),
     "an override without a reason": (["learn", "Yes", "--override", "No"], "give a --reason too"),
     "a reason for nothing": (["promote", "v1", "--reason", "because"], "name what it excuses with --override"),
@@ -204,8 +211,14 @@ BAD: dict[str, tuple[list[object], str]] = {
     ),
     "a setting that is none": (["learn", "Yes", "-s", "learning_rat=1"], "unknown key 'learning_rat'"),
     "a recipe that is none": (["learn", "Yes", "-r", "nowhere.toml"], "nowhere.toml: no such file"),
-    "promoted already": (["promote", "v2", "--override", "Yes", "--reason", "x"], "v2: is promoted, so there is nothing"),
-    "overtaken": (["promote", "v1", "--override", "Yes", "--reason", "x"], "HEAD is v2 now, and this was taught from v0"),
+    "promoted already": (
+        ["promote", "v2", "--override", "Yes", "--reason", "x"],
+        "v2: is promoted, so there is nothing",
+    ),
+    "overtaken": (
+        ["promote", "v1", "--override", "Yes", "--reason", "x"],
+        "HEAD is v2 now, and this was taught from v0",
+    ),
     "an adapter of none": (["export", "v2", "/nowhere/at/all", "--adapter"], "was taught with full weights"),
 }
 
@@ -242,16 +255,18 @@ def test_no_workspace(tiny_model: Path, tmp_path: Path) -> None:
     for words in (["log"], ["show"], ["gc"], ["fsck"], ["skills", "list"], ["rollback", "v0"], ["learn", "Yes"]):
         assert "make one with selftaught init" in run(*words, "-w", tmp_path).error_line
     assert run("init", tmp_path, "-m", tiny_model).code == 0
-    assert "is a workspace already; selftaught log shows what it holds" in run(
-        "init", tmp_path, "-m", tiny_model
-    ).error_line
+    assert (
+        "is a workspace already; selftaught log shows what it holds"
+        in run("init", tmp_path, "-m", tiny_model).error_line
+    )
     assert "no such model directory" in run("init", tmp_path / "new", "-m", "./nowhere").error_line
     assert not (tmp_path / "new").exists()
 
 
-can_mount = sys.platform == "linux" and subprocess.run(
-    ["sh", "-c", "unshare --mount true"], capture_output=True, check=False
-).returncode == 0
+can_mount = (
+    sys.platform == "linux"
+    and subprocess.run(["sh", "-c", "unshare --mount true"], capture_output=True, check=False).returncode == 0
+)
 
 
 @pytest.mark.skipif(not can_mount, reason="needs the right to mount a folder for reading")

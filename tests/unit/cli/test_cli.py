@@ -15,7 +15,20 @@ from selftaught.cli import main
 from selftaught.config import LearnConfig
 
 COMMANDS = (
-    *("quickstart", "learn", "check", "evaluate", "ask", "init", "log", "show", "diff", "rollback", "promote", "export"),
+    *(
+        "quickstart",
+        "learn",
+        "check",
+        "evaluate",
+        "ask",
+        "init",
+        "log",
+        "show",
+        "diff",
+        "rollback",
+        "promote",
+        "export",
+    ),
     *("gc", "fsck", "compare", "harness"),
 )
 HEAVY = ("torch", "transformers", "peft", "datasets", "numpy", "matplotlib", "huggingface_hub", "selftaught.config")
@@ -131,8 +144,8 @@ def test_every_public_name_can_be_imported(name: str) -> None:
 
 
 def test_a_name_stays_a_function_when_a_module_of_that_name_is_imported() -> None:
-    import selftaught.statistics
     import selftaught.main_job
+    import selftaught.statistics
 
     assert isinstance(selftaught.evaluate, FunctionType)
     assert isinstance(selftaught.quickstart, FunctionType)

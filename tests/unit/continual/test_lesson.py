@@ -91,7 +91,9 @@ def test_an_override_and_its_reason_come_together(workspace: Workspace) -> None:
     assert not workspace.runs.exists(), "before any work"
 
 
-@pytest.mark.parametrize(("policy", "status"), [("hold", "inconclusive"), ("promote", "promoted"), ("reject", "rejected")])
+@pytest.mark.parametrize(
+    ("policy", "status"), [("hold", "inconclusive"), ("promote", "promoted"), ("reject", "rejected")]
+)
 def test_what_the_gate_cannot_tell_goes_by_the_workspace(policy: str, status: str, workspace: Workspace) -> None:
     configured(workspace.root, f'on_inconclusive = "{policy}"\n')
     found = teach(Workspace(workspace.root), "a", 4)

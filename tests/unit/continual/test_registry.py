@@ -28,7 +28,9 @@ CHECK_APART = registry._check_apart  # before made-up lessons replace it
 TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1).filter(str.strip)
 BARE = TEXTS.map(str.strip).filter(bool)
 NUMBERS = st.one_of(st.integers(-(2**40), 2**40), st.floats(allow_nan=False, allow_infinity=False))
-PARAMS = st.dictionaries(TEXTS, st.one_of(TEXTS, NUMBERS, st.booleans(), st.lists(st.one_of(TEXTS, NUMBERS))), max_size=3)
+PARAMS = st.dictionaries(
+    TEXTS, st.one_of(TEXTS, NUMBERS, st.booleans(), st.lists(st.one_of(TEXTS, NUMBERS))), max_size=3
+)
 
 
 @st.composite

@@ -72,7 +72,7 @@ def test_a_workspace_is_found_from_inside_and_not_from_beside(tmp_path: Path) ->
         assert Workspace.find(start) == tmp_path / "work"
         assert Workspace.open(start).ledger.head() == workspace.ledger.head()
     assert Workspace.find(tmp_path) is None
-    with pytest.raises(ConfigError, match="not in a workspace .*; make one with selftaught init"):
+    with pytest.raises(ConfigError, match=r"not in a workspace .*; make one with selftaught init"):
         Workspace.open(tmp_path)
 
 

@@ -132,7 +132,14 @@ def test_optional_columns(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("written", "read"),
-    [("train", "train"), ("test", "test"), ("validation", "validation"), ("eval", "validation"), ("Test", "test"), ("", "train")],
+    [
+        ("train", "train"),
+        ("test", "test"),
+        ("validation", "validation"),
+        ("eval", "validation"),
+        ("Test", "test"),
+        ("", "train"),
+    ],
 )
 def test_splits(tmp_path: Path, written: str, read: str) -> None:
     assert load_examples(jsonl(tmp_path, {**QA, "split": written}))[0].split == read

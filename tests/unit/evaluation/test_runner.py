@@ -15,11 +15,11 @@ from selftaught.evaluation import runner
 from selftaught.evaluation.probes import FAMILIES, general_prompts, probe_family
 from selftaught.evaluation.runner import Lift, accuracy_by_group, answer, check_lift, evaluate, text_of
 from selftaught.evaluation.scorers import check_scorers, score
-from selftaught.statistics import Share
 from selftaught.models.load import LanguageModel, load_model
 from selftaught.prompts import student_prompt, teacher_prompt
 from selftaught.rollout import torch_sampler
 from selftaught.rollout.sampler import Sampling
+from selftaught.statistics import Share
 from selftaught.types import Example, ItemResult, Message
 
 

@@ -9,12 +9,31 @@ from selftaught.ledger.records import Evaluation, Skill, Version
 from selftaught.ledger.store import Ledger
 
 SKILL = Skill("tools", "2026-01-01T00:00:00Z", "tools.jsonl", "d" * 64, "e" * 64, 32, {"counts": {"é": 1}})
-VERDICT: dict[str, Any] = {"outcome": "promoted", "sentence": "promoted: …", "checks": [{"name": "tools"}], "policy": {}}
+VERDICT: dict[str, Any] = {
+    "outcome": "promoted",
+    "sentence": "promoted: …",
+    "checks": [{"name": "tools"}],
+    "policy": {},
+}
 TRAINING = {"steps": 3, "seconds": 0.1, "curve": [{"step": 1}]}
 
 
 def version(parent: int) -> Version:
-    return Version(-1, parent, "tools", "2026-01-01T00:00:00Z", "sdft", {"seed": 7}, 7, "d" * 64, "0", "a" * 64, None, 0.1, TRAINING)
+    return Version(
+        -1,
+        parent,
+        "tools",
+        "2026-01-01T00:00:00Z",
+        "sdft",
+        {"seed": 7},
+        7,
+        "d" * 64,
+        "0",
+        "a" * 64,
+        None,
+        0.1,
+        TRAINING,
+    )
 
 
 def evaluation(suite: str = "tools", items_hash: str = "h", correct: int = 3) -> Evaluation:
@@ -30,4 +49,6 @@ def made(path: Path) -> Ledger:
 
 
 def taught(ledger: Ledger, parent: int, status: str = "promoted") -> Version:
-    return ledger.add_version(version(parent), [evaluation(), evaluation("facts")], VERDICT, status, f"{status} because")
+    return ledger.add_version(
+        version(parent), [evaluation(), evaluation("facts")], VERDICT, status, f"{status} because"
+    )

@@ -230,7 +230,7 @@ def test_a_full_disk_leaves_nothing(artifacts: Artifacts, model: Path, monkeypat
 
     monkeypatch.setattr(os, "fsync", full)
     for put in (lambda: artifacts.put_folder(model), lambda: artifacts.put_text("text")):
-        with pytest.raises(ArtifactError, match="No space left on device.*free some space"):
+        with pytest.raises(ArtifactError, match=r"No space left on device.*free some space"):
             put()
     assert entries(artifacts) == []
 

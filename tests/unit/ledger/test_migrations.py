@@ -12,7 +12,9 @@ from selftaught.errors import ArtifactError
 from selftaught.ledger import migrations
 from selftaught.ledger.migrations import MIGRATIONS, migrate
 
-BASE = "INSERT INTO versions (number, created, code_version, model_artifact, training) VALUES (0, 'now', '0', 'a', '{}')"
+BASE = (
+    "INSERT INTO versions (number, created, code_version, model_artifact, training) VALUES (0, 'now', '0', 'a', '{}')"
+)
 
 
 def connect(path: Path | str = ":memory:") -> sqlite3.Connection:

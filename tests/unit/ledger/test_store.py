@@ -187,7 +187,9 @@ def test_names_of_a_version(name: str, path: Path) -> None:
     assert ledger.version(name) == ledger.head() if taught(ledger, 0) else None
 
 
-@pytest.mark.parametrize("name", ["", "v", "v9", "-1", "v-1", "vv1", "1.0", "HEAD~1", "²", "9" * 30, "9" * 5000, "a\nb"])
+@pytest.mark.parametrize(
+    "name", ["", "v", "v9", "-1", "v-1", "vv1", "1.0", "HEAD~1", "²", "9" * 30, "9" * 5000, "a\nb"]
+)
 def test_names_of_no_version(name: str, path: Path) -> None:
     with pytest.raises(ConfigError, match="no such version; selftaught log lists them"):
         made(path).version(name)
@@ -222,7 +224,7 @@ def test_who_reads_is_not_kept_waiting_and_sees_nothing_half_done(path: Path, mo
         reader = Ledger(path)
         assert len(reader.events()) == 1
         assert everything(reader)
-        with pytest.raises(ArtifactError, match="locked.*another process is writing; try again"):
+        with pytest.raises(ArtifactError, match=r"locked.*another process is writing; try again"):
             taught(reader, 0)
         writer.execute("COMMIT")
         assert len(reader.events()) == 2
@@ -260,7 +262,7 @@ def test_a_newer_schema_is_refused(path: Path) -> None:
     made(path).close()
     with raw(path) as connection:
         connection.execute("PRAGMA user_version = 99")
-    with pytest.raises(ArtifactError, match="schema 99 .* use a newer selftaught"):
+    with pytest.raises(ArtifactError, match=r"schema 99 .* use a newer selftaught"):
         Ledger(path)
 
 
@@ -315,7 +317,7 @@ def test_a_full_disk_records_nothing_and_can_be_mended(path: Path) -> None:
     pages = ledger._connection.execute("PRAGMA page_count").fetchone()[0]
     ledger._connection.execute(f"PRAGMA max_page_count = {pages}")
     long = {**VERDICT, "sentence": "x" * 100_000}
-    with pytest.raises(ArtifactError, match="disk is full.*free some space and run the same command again"):
+    with pytest.raises(ArtifactError, match=r"disk is full.*free some space and run the same command again"):
         ledger.add_version(version(0), [evaluation()], long, "promoted", "")
     assert everything(ledger) == before
     ledger._connection.execute("PRAGMA max_page_count = 100000")

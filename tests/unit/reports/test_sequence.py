@@ -232,7 +232,6 @@ def test_records_that_do_not_match_are_refused(break_: Any, message: str) -> Non
         compose_sequence(**arguments)
 
 
-
 # ------------------------------------------------------------------------------------------ words
 
 
