@@ -18,22 +18,20 @@ from selftaught.continual.jobs import (
     Job,
     Suite,
     Watch,
-    probe_suites,
     run_jobs,
 )
+from selftaught.continual.suites import all_suites, items_hash, kept_results, lift_rows
 from selftaught.continual.workspace import Workspace
-from selftaught.data import data_hash
 from selftaught.errors import ArtifactError, ConfigError
 from selftaught.files import discard, read_json, verify_directory, write_json
 from selftaught.ledger.gate import Comparison, judge
-from selftaught.ledger.records import Evaluation, Skill, Version
+from selftaught.ledger.records import Skill, Version
 from selftaught.ledger.store import now
 from selftaught.types import Example
 
 Status = Literal["promoted", "rejected", "inconclusive"]
 REQUEST_FILE = "request.json"
 TRAINING_FIELDS = ("label", "steps", "seconds", "tokens", "processes", "peak_memory_gib", "curve", "loss", "lift")
-LIFT_ROWS = 64
 
 
 @dataclass(frozen=True)
@@ -106,25 +104,6 @@ def teach(
 
 
 # ------------------------------------------------------------------------------------ what is asked
-
-
-def all_suites(workspace: Workspace) -> list[Suite]:
-    """Every registered skill's test rows, and the probes that the gate asks."""
-    suites = []
-    for skill in workspace.ledger.skills():
-        asked = tuple(row for row in workspace.rows(skill) if row.split == "test")
-        suites.append(Suite(skill.name, "skill", asked, skill.max_new_tokens))
-    wanted = workspace.config.gate.probes
-    return suites + (list(probe_suites(bank=wanted == "bank")) if wanted != "none" else [])
-
-
-def items_hash(suite: Suite, dtype: str = "auto") -> str:
-    """Results are comparable where this is the same: items, scoring, length of answers, type of computation."""
-    from selftaught.evaluation.scorers import SCORING
-    from selftaught.models.load import compute_dtype, default_device
-
-    parts = (data_hash(suite.examples), suite.max_new_tokens, SCORING, compute_dtype(dtype, default_device()))
-    return hashlib.sha256("/".join(map(str, parts)).encode()).hexdigest()
 
 
 def _check_names(workspace: Workspace, suites: Sequence[Suite], override: Sequence[str]) -> None:
@@ -223,13 +202,6 @@ def _check_head(
     return dict(record["lift"])
 
 
-def lift_rows(rows: Sequence[Example]) -> tuple[Example, ...]:
-    """Rows that are taught, at most `LIFT_ROWS` of them and evenly taken: whether there is anything to distil."""
-    taught = [row for row in rows if row.split == "train"]
-    wanted = min(LIFT_ROWS, len(taught))
-    return tuple(taught[index * len(taught) // wanted] for index in range(wanted))
-
-
 def _taught(
     workspace: Workspace,
     head: Version,
@@ -261,29 +233,6 @@ def _rehearsed(workspace: Workspace, head: Version) -> tuple[Example, ...]:
     names = dict.fromkeys(version.skill for version in reversed(workspace.ledger.lineage(head)) if version.skill)
     rows = [workspace.rows(workspace.ledger.skill(name)) for name in names]
     return tuple(row for skill in rows for row in skill if row.split == "train")
-
-
-def kept_results(
-    workspace: Workspace, suites: Sequence[Suite], asked: Mapping[str, Any], dtype: str = "auto"
-) -> list[Evaluation]:
-    """Answers become artifacts; what the ledger records of them."""
-    kept = []
-    for suite in suites:
-        results = asked[suite.name]["results"]
-        lines = [
-            {
-                "id": result["id"],
-                "cluster": (suite.clusters or {}).get(result["id"], result["id"]),
-                "completion": result["completion"],
-                "correct": result["correct"],
-            }
-            for result in results
-        ]
-        text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
-        correct = sum(result["correct"] for result in results)
-        digest = workspace.artifacts.put_text(text)
-        kept.append(Evaluation(suite.name, suite.kind, items_hash(suite, dtype), correct, len(results), digest))
-    return kept
 
 
 # ------------------------------------------------------------------------------------- the judgement

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from selftaught.continual.jobs import Job, Watch, run_jobs, skill_suite
-from selftaught.continual.lesson import lift_rows
+from selftaught.continual.suites import lift_rows
 from selftaught.continual.workspace import Workspace
 from selftaught.data import data_hash, load_examples
 from selftaught.data.rows import from_json_lines, to_json_lines
