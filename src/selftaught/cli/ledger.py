@@ -151,7 +151,7 @@ def rollback(
 
 def promote(version: Name, override: Excused = None, reason: Reason = "", workspace: InWorkspace = HERE) -> None:
     """Let a version in that the gate held or rejected: name each check that it failed, and say why."""
-    from selftaught.continual.lesson import promote as run
+    from selftaught.continual.verdict import promote as run
     from selftaught.continual.workspace import Workspace
 
     opened = Workspace.open(workspace)

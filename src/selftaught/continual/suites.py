@@ -26,7 +26,7 @@ def all_suites(workspace: Workspace) -> list[Suite]:
     return suites + (list(probe_suites(bank=wanted == "bank")) if wanted != "none" else [])
 
 
-def items_hash(suite: Suite, dtype: str = "auto") -> str:
+def items_hash(suite: Suite, dtype: str) -> str:
     """Results are comparable where this is the same: items, scoring, length of answers, type of computation."""
     from selftaught.evaluation.scorers import SCORING
     from selftaught.models.load import compute_dtype, default_device
@@ -43,11 +43,21 @@ def lift_rows(rows: Sequence[Example]) -> tuple[Example, ...]:
 
 
 def kept_results(
-    workspace: Workspace, suites: Sequence[Suite], asked: Mapping[str, Any], dtype: str = "auto"
+    workspace: Workspace, suites: Sequence[Suite], asked: Mapping[str, Any], hashes: Mapping[str, str]
 ) -> list[Evaluation]:
-    """Answers become artifacts; what the ledger records of them."""
+    """Answers become artifacts.
+
+    Args:
+        workspace: whose artifacts.
+        suites: some of those that were asked; what was not asked is left out.
+        asked: "suites" of a job's record.
+        hashes: of each suite's items, by its name.
+
+    Returns:
+        What the ledger records of them.
+    """
     kept = []
-    for suite in suites:
+    for suite in (one for one in suites if one.name in asked):
         results = asked[suite.name]["results"]
         lines = [
             {
@@ -61,5 +71,5 @@ def kept_results(
         text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
         correct = sum(result["correct"] for result in results)
         digest = workspace.artifacts.put_text(text)
-        kept.append(Evaluation(suite.name, suite.kind, items_hash(suite, dtype), correct, len(results), digest))
+        kept.append(Evaluation(suite.name, suite.kind, hashes[suite.name], correct, len(results), digest))
     return kept

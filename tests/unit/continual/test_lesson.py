@@ -12,7 +12,7 @@ import pytest
 from made_up import configured, make, table_rows, teach
 
 from selftaught.continual import lesson
-from selftaught.continual.lesson import check_override, decide, promote
+from selftaught.continual.verdict import check_override, decide, promote
 from selftaught.continual.workspace import Workspace
 from selftaught.errors import ArtifactError, ConfigError
 from selftaught.files import discard

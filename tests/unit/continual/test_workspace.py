@@ -13,7 +13,7 @@ import pytest
 from made_up import make, public_folder, read_only, table_rows, teach
 
 from selftaught.continual import views
-from selftaught.continual.lesson import promote
+from selftaught.continual.verdict import promote
 from selftaught.continual.workspace import Workspace
 from selftaught.errors import ArtifactError, ConfigError, SelftaughtError
 from selftaught.files import MANIFEST, locked, whole_directory
