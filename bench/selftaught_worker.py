@@ -28,7 +28,7 @@ from selftaught.config import load_config  # noqa: E402
 from selftaught.models.adapters import trainable  # noqa: E402
 from selftaught.models.load import load_model  # noqa: E402
 from selftaught.processes import ProcessGroup, num_processes, process_group  # noqa: E402
-from selftaught.train import anchor, loop, optim, rollouts, sft, step  # noqa: E402
+from selftaught.train import anchor, methods, optim, rollouts, sft, step  # noqa: E402
 from selftaught.train.batch import batch_indices  # noqa: E402
 
 PLAIN = ("rollout.teacher_share=0", "anchor.rows=0")
@@ -104,7 +104,7 @@ class Clock:
         for module in (step, sft):
             module.student_hidden = self.timed("student", module.student_hidden)  # type: ignore[attr-defined]
         step.distillation_loss = self.timed("loss", step.distillation_loss)
-        sft.cross_entropy_loss = self.timed("loss", sft.cross_entropy_loss)
+        sft.likelihood_loss = self.timed("loss", sft.likelihood_loss)
         torch.Tensor.backward = self.timed("student", torch.Tensor.backward)  # type: ignore[method-assign]
         anchor.Anchor.backward = self.timed("anchor", anchor.Anchor.backward)  # type: ignore[method-assign]
         optim.Optimizer.step = self.timed("optimiser", optim.Optimizer.step)  # type: ignore[method-assign]
@@ -128,9 +128,9 @@ def train(args: argparse.Namespace, group: ProcessGroup) -> None:
         student = dataclasses.replace(student, stop_ids=frozenset())
     student = trainable(student, config)
     optimizer = optim.Optimizer(student, config, group)
-    parts = loop.SdftParts(student, optimizer, rows, config, group) if args.method == "sdft" else None
-    if args.warm_prefixes and parts is not None:
-        prompts = parts.teacher.prompts([row.teacher_prompt for row in rows])
+    method = methods.make_method(student, optimizer, rows, config, group)
+    if args.warm_prefixes and isinstance(method, methods.Distillation):
+        prompts = method.teacher.prompts([row.teacher_prompt for row in rows])
         for place in range(group.rank, len(rows), group.size):  # those that `dealt` gives this process, but for a few
             prompts.load(prompts.decoder.new_cache(1, len(rows[place].teacher_prompt)), 0, [place])
     for number in range(args.first_step, args.first_step + args.steps):
@@ -138,12 +138,7 @@ def train(args: argparse.Namespace, group: ProcessGroup) -> None:
         group.wait()
         clock.parts.clear()
         start, used = time.perf_counter(), time.process_time()
-        if parts is not None:
-            output = step.sdft_step(
-                student, parts.teacher, parts.rollouts, optimizer, rows, indices, config, number, parts.anchor, group
-            )
-        else:
-            output = sft.sft_step(student, optimizer, [rows[index] for index in indices], config, number, group)
+        output = method.step(indices, number)
         seconds = time.perf_counter() - start
         cpu = group.sum(time.process_time() - used)
         clock.steps.append({"seconds": seconds, "cpu_seconds": cpu, "tokens": output.num_tokens, **clock.parts})

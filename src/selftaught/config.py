@@ -203,13 +203,19 @@ class AnchorConfig(Config):
 EPOCHS, FEW_ROWS = 18, 40  # on the quickstart's corpus 90% are learned by then (docs/log.md)
 MIN_EPOCHS = 4  # of many rows; a lesson of hundreds in 18 passes would take hours on a processor
 MIN_STEPS = 40  # few rows teach little in fewer
-LEARNING_RATES = {"sdft": 1.2e-4, "sft": 3e-5}  # each tuned on its own (docs/log.md)
+DISTILLING = ("sdft", "off_policy")  # they move the student towards the teacher's distribution
+DISTIL_RATE, SFT_RATE = 1.2e-4, 3e-5  # each tuned on its own (docs/log.md)
+
+Method = Literal["sdft", "off_policy", "sft", "dft", "cpt", "teacher_samples", "replay", "reinvoke"]
 
 
 class LearnConfig(Config):
     """One training run."""
 
-    method: Literal["sdft", "sft"] = Field("sdft", description="Self-distillation, or plain supervised fine-tuning.")
+    method: Method = Field(
+        "sdft",
+        description="How it is taught: self-distillation, or a baseline: docs/methods.md.",
+    )
     epochs: float | None = Field(
         None,
         gt=0,
@@ -221,7 +227,7 @@ class LearnConfig(Config):
     learning_rate: float | None = Field(
         None,
         gt=0,
-        description="Peak learning rate of AdamW; left out, 1.2e-4 for sdft and 3e-5 for sft.",
+        description="Peak learning rate of AdamW; left out, 1.2e-4 for sdft and off_policy and 3e-5 for the others.",
     )
     schedule: Literal["cosine", "constant"] = Field("cosine", description="Learning rate after the warm-up.")
     warmup_steps: int = Field(5, ge=0, description="Steps over which the learning rate rises from 0 to its peak.")
@@ -234,6 +240,9 @@ class LearnConfig(Config):
     anchor: AnchorConfig = Field(AnchorConfig(), description="What keeps the student near the base (SDFT).")
     prompts: PromptConfig = Field(PromptConfig(), description="What the teacher is shown.")
     sft_documents: bool = Field(False, description="SFT also trains on each distinct document, as plain text.")
+    reinvoke_share: float = Field(
+        0.5, gt=0, lt=1, description="Part of a reinvoke run, at its end, in which the base is distilled back."
+    )
     dtype: Literal["auto", "bfloat16", "float32"] = Field(
         "auto", description="Compute type; auto takes bfloat16 where the processor really has it."
     )
@@ -261,7 +270,17 @@ class LearnConfig(Config):
     @property
     def peak_learning_rate(self) -> float:
         """The learning rate after the warm-up, once resolved."""
-        return self.learning_rate or LEARNING_RATES[self.method]
+        return self.learning_rate or (DISTIL_RATE if self.distils else SFT_RATE)
+
+    @property
+    def distils(self) -> bool:
+        """Whether the student is moved towards the teacher's distribution over completions."""
+        return self.method in DISTILLING
+
+    @property
+    def shows_teacher(self) -> bool:
+        """Whether the teacher is shown the demonstrations at all."""
+        return self.distils or self.method == "teacher_samples"
 
     @property
     def completion_limit(self) -> int:
@@ -272,7 +291,7 @@ class LearnConfig(Config):
     @property
     def rows_a_step(self) -> int:
         """Rows in a step: fewer than completions where several are drawn of each."""
-        return self.batch_size // (self.rollout.per_prompt if self.method == "sdft" else 1)
+        return self.batch_size // (self.rollout.per_prompt if self.distils else 1)
 
     @property
     def rollout_limit(self) -> int:
@@ -289,12 +308,14 @@ class LearnConfig(Config):
         Raises:
             ConfigError: the batch cannot be made of whole prompts.
         """
-        per_prompt = self.rollout.per_prompt if self.method == "sdft" else 1
+        per_prompt = self.rollout.per_prompt if self.distils else 1
         if self.batch_size % per_prompt:
             raise ConfigError(
                 f"batch_size: {self.batch_size} completions cannot be {per_prompt} of each prompt; "
                 "make it a multiple of rollout.per_prompt"
             )
+        if self.method in ("replay", "reinvoke") and not self.anchor.rows:
+            raise ConfigError(f"anchor.rows: {self.method} needs general prompts; set it above 0")
         batch_size = min(self.batch_size, num_rows * per_prompt)
         epochs = self.epochs or max(MIN_EPOCHS, min(EPOCHS, EPOCHS * FEW_ROWS / num_rows))
         steps = self.steps or math.ceil(round(epochs * num_rows * per_prompt / batch_size, 6))
@@ -302,8 +323,12 @@ class LearnConfig(Config):
             steps = max(steps, MIN_STEPS)
         length = self.rollout.max_new_tokens or math.ceil(1.5 * longest_demonstration)
         rollout = self.rollout.model_copy(update={"max_new_tokens": length})
-        rate = self.learning_rate or LEARNING_RATES[self.method]
-        changed = {"steps": steps, "batch_size": batch_size, "learning_rate": rate, "rollout": rollout}
+        changed = {
+            "steps": steps,
+            "batch_size": batch_size,
+            "learning_rate": self.peak_learning_rate,
+            "rollout": rollout,
+        }
         return self.model_copy(update=changed)
 
 

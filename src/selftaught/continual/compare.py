@@ -53,7 +53,7 @@ def compare(
     alike = _same_tokens(*paths)  # else the tokens of one mean nothing to the other
     jobs = [
         Job("first", str(first), paths[0], None, suites=suites),
-        Job("second", str(second), paths[1], None, suites=suites, drift_base=paths[0] if alike else None),
+        Job("second", str(second), paths[1], None, suites=suites, origin=paths[0] if alike else None),
     ]
     with tempfile.TemporaryDirectory() as scratch:
         before, after = run_jobs([(job, Path(scratch) / job.name) for job in jobs], watch, processes)

@@ -75,7 +75,8 @@ class Job:
         suites: what is asked at the end; None asks all examples, and the standard probes if the config says so.
         lift_config: check the lift first, with its templates.
         dtype: to measure an untouched model in, where there is no lift to check.
-        drift_base: the model from which drift is measured; None is `model`, as it was.
+        origin: the model before it was taught anything: drift is measured from it, and self-distillation holds
+            the student to it on general prompts; None is `model`, as it was.
         rehearse: of earlier skills; what the model now says to their prompts, it is held to.
         merge: a LoRA adapter goes into a folder of its own, and the model, measured and left, has it merged in.
     """
@@ -88,7 +89,7 @@ class Job:
     suites: tuple[Suite, ...] | None = None
     lift_config: LearnConfig | None = None
     dtype: Literal["auto", "bfloat16", "float32"] = "auto"
-    drift_base: str | None = None
+    origin: str | None = None
     rehearse: tuple[Example, ...] = ()
     merge: bool = False
 
@@ -174,8 +175,8 @@ def _measure_base(job: Job, folder: Path, watch: Watch, processes: ProcessGroup)
 
     config = job.lift_config or LearnConfig(dtype=job.dtype)
     reference = None
-    if job.drift_base is not None:
-        reference = drift_reference(load_model(job.drift_base, dtype=config.dtype), processes=processes)
+    if job.origin is not None:
+        reference = drift_reference(load_model(job.origin, dtype=config.dtype), processes=processes)
     model = load_model(job.model, dtype=config.dtype)
     lift = None
     if job.lift_config is not None:
@@ -207,7 +208,7 @@ def _teach(job: Job, folder: Path, watch: Watch, processes: ProcessGroup) -> dic
     watch(Event(job.name, "loading the model", {}))
     reset_peak_memory()
     processes.shared_bytes = 0
-    base = load_model(job.drift_base or job.model, dtype=job.config.dtype)
+    base = load_model(job.origin or job.model, dtype=job.config.dtype)
     config, _ = prepare(job.examples, base, job.config)
     reference = drift_reference(base, processes=processes) if config.probes else None
     del base
@@ -221,7 +222,7 @@ def _teach(job: Job, folder: Path, watch: Watch, processes: ProcessGroup) -> dic
     watch(Event(job.name, "training", {}))
     callbacks = Callbacks(lambda report: watch(Event(job.name, "training", asdict(report))), on_evaluate)
     checkpoints = folder / CHECKPOINT_FOLDER
-    model, record = train(job.model, job.examples, config, checkpoints, callbacks, processes, job.rehearse)
+    model, record = train(job.model, job.examples, config, checkpoints, callbacks, processes, job.rehearse, job.origin)
     watch(Event(job.name, "saving the model", {}))
     if job.merge and config.weights.kind == "lora":
         if processes.first:

@@ -179,7 +179,7 @@ def _check_head(plan: _Plan, folder: Path, watch: Watch, processes: int) -> dict
 
     SFT does without the lift.
     """
-    ledger, distils = plan.workspace.ledger, plan.config.method == "sdft"
+    ledger, distils = plan.workspace.ledger, plan.config.distils
     known = {(one.suite, one.items_hash) for one in ledger.evaluations(plan.head)}
     missing = tuple(suite for suite in plan.suites if (suite.name, plan.hashes[suite.name]) not in known)
     if not missing and not distils:
@@ -210,7 +210,7 @@ def _taught(plan: _Plan, folder: Path, watch: Watch, processes: int) -> dict[str
         config=plan.config,
         examples=plan.rows,
         suites=plan.suites,
-        drift_base=str(workspace.model_folder(workspace.ledger.version("v0"))),
+        origin=str(workspace.model_folder(workspace.ledger.version("v0"))),
         rehearse=_rehearsed(plan),
         merge=True,
     )

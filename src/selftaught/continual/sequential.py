@@ -158,7 +158,7 @@ def _chain(
             configs[name],
             rows,
             suites,
-            drift_base=base,
+            origin=base,
             rehearse=tuple(learned),
         )
         jobs.append((job, stage))

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from selftaught.config import LossConfig
-from selftaught.losses.divergence import cross_entropy_gradient, divergence_gradient
+from selftaught.losses.divergence import cross_entropy_gradient, dft_gradient, divergence_gradient
 
 TokenLoss = Callable[[Tensor, slice], Tensor]
 """(student logits [n, V], which of the N positions they are) → nats per token [n]."""
@@ -116,10 +116,17 @@ def distillation_loss(
     )
 
 
-def cross_entropy_loss(
-    hidden: Tensor, head: Head, targets: Tensor, weights: Tensor, chunk_tokens: int = LossConfig().chunk_tokens
+def likelihood_loss(
+    hidden: Tensor,
+    head: Head,
+    targets: Tensor,
+    weights: Tensor,
+    chunk_tokens: int = LossConfig().chunk_tokens,
+    dft: bool = False,
 ) -> LossOutput:
     """Weighted negative log-likelihood of given tokens (SFT): L = −Σ_n w_n log p(target_n).
+
+    DFT weighs each token by its own probability besides, detached: L = −Σ_n w_n sg(p(target_n)) log p(target_n).
 
     Args:
         hidden: [N, H] states that predict the targets, with gradient.
@@ -127,10 +134,12 @@ def cross_entropy_loss(
         targets: [N] token ids.
         weights: [N], from `sequence_weights`.
         chunk_tokens: positions projected at a time.
+        dft: the latter.
     """
+    of_token = dft_gradient if dft else cross_entropy_gradient
 
     def gradient(target: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
-        return cross_entropy_gradient(logits, target)
+        return of_token(logits, target)
 
     return _trained_loss(hidden, head, lambda where: targets[where], gradient, weights, chunk_tokens)
 

@@ -132,6 +132,15 @@ def cross_entropy_gradient(logits: Tensor, targets: Tensor) -> tuple[Tensor, Ten
     return (log_total - logit)[:, 0], probs.scatter_add_(-1, at, -torch.ones_like(logit))
 
 
+@torch.no_grad()
+def dft_gradient(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """−p log p in nats [N], p = softmax(logits)[target], and p (softmax(logits) − onehot(target)) [N, V]: the
+    gradient of −sg(p) log p, where sg is detached (DFT, arXiv 2508.05629). Computed in the logits' own memory."""
+    nats, gradient = cross_entropy_gradient(logits, targets)
+    probability = (-nats).exp()
+    return probability * nats, gradient.mul_(probability[:, None])
+
+
 def _bucket_gradient(name: str, teacher_logits: Tensor, student_logits: Tensor) -> tuple[Tensor, Tensor]:
     """D [N] and ∂D/∂student_logits [N, B] of distributions over B buckets."""
     log_ratio = teacher_logits - student_logits

@@ -7,8 +7,10 @@ and then answers it. So no data is needed, and none that is measured later is se
 
 to the loss, which is drift itself, on the model's own everyday talk (after arXiv 2609.24646).
 
-Where the model has learned skills before, prompts of theirs are *rehearsed* in the same way: what it says to
-them now, right or wrong, is what the student is held to. No demonstration is needed again.
+Where the model has learned skills before, the prompts are still written and answered by the model as it was before
+the first of them, so that what each lesson costs does not add up. And prompts of those skills are *rehearsed* in the
+same way: what the model says to them now, right or wrong, is what the student is held to. No demonstration is needed
+again.
 
 Legend: N completion tokens, H hidden size.
 """
@@ -37,10 +39,28 @@ from selftaught.train.batch import batch_indices, row_seed
 
 USER_MARK = "\x00user\x00"
 OPENERS = (
+    # anything
     "", "What", "Which", "Who", "Where", "When", "Why", "How", "How many", "Is", "Can", "Name", "Give", "List",
-    "Write", "Translate", "Explain", "Describe", "Complete", "Answer", "Choose", "Calculate", "Summarize", "Tell",
+    "Write", "Explain", "Describe", "Complete", "Answer", "Choose", "Summarize", "Tell",
+    # facts and words
+    "Who was", "Which country", "In which year", "What is the capital of", "What is the name of", "Which animal",
+    "What is the opposite of", "What kind of", "What color", "What do you call", "Is a", "True or false:",
+    "Which of these", "What comes after", "Put these",
+    # numbers
+    "Calculate", "What is 7 plus", "What is 12 minus", "What is 6 times", "What is 20 divided by", "Add", "Subtract",
+    "How much is", "How many days", "If I have", "What is half of", "Which number is", "Count", "Solve",
+    # forms
+    "Write a sentence", "Write exactly", "Reply with", "Use the word", "Repeat", "Spell", "Rewrite", "Say",
+    "Finish the sentence:", "Start your answer with", "In one word,", "Change", "Make a list of", "Write in capitals:",
+    # languages
+    "Translate", "Translate into English:", "Translate into Spanish:", "Translate into French:", "How do you say",
+    "Which language", "What does the word", "What does the Spanish word", "What does the French word",
+    "What does the German word", "What does the Italian word", "What is the German word for",
+    "What is the Spanish word for",
 )  # fmt: skip
-"""Words that the base's prompts begin with, in turn: left to itself it seldom writes a short, plain request."""
+"""How the base's prompts begin, in turn: left to itself it seldom writes a short, plain request. Kinds of requests
+that no opener leads to are held less well (docs/log.md)."""
+PROMPT_TEMPERATURE, ANSWER_TEMPERATURE = 0.8, 0.5  # hotter, a small model writes requests and answers that none would
 GROUP_ROWS = 32  # sampled at a time
 
 
@@ -57,12 +77,13 @@ class Anchor:
     """Rows drawn once from the base model, and the loss that holds the student to them.
 
     Args:
-        base: the model before it is taught.
+        base: the model before it is taught; it answers the rehearsed prompts.
         config: number of rows, their length and weight.
         seed: of the rows.
         processes: who draw the rows, and share those of a step.
         rehearsed: prompts of earlier skills, as token ids; as many as `config.pool` are used.
         rehearsed_tokens: longest answer to one of them.
+        origin: who writes and answers the general prompts: the model before it was taught anything; None is `base`.
     """
 
     def __init__(
@@ -73,16 +94,29 @@ class Anchor:
         processes: ProcessGroup = ALONE,
         rehearsed: Sequence[Sequence[int]] = (),
         rehearsed_tokens: int = 0,
+        origin: LanguageModel | None = None,
     ) -> None:
         self.config = config
         self.processes = processes
         self.seed = seed
-        head = base.head.detached()
-        self._head = Head(head.weight.clone(), None if head.bias is None else head.bias.clone())
-        self._rows = draw_rows(base, config, seed, processes) if config.rows else []
         wanted = min(config.pool, len(rehearsed)) if config.rehearsal else 0  # evenly taken
         prompts = [tuple(rehearsed[index * len(rehearsed) // wanted]) for index in range(wanted)]
-        self._rehearsed = answered(base, prompts, rehearsed_tokens, seed, processes) if prompts else []
+        self._held: list[_Held] = []
+        if config.rows:
+            writer = origin or base
+            self._held.append(_Held(draw_rows(writer, config, seed, processes), config.rows, _copied_head(writer)))
+        if prompts:
+            answers = answered(base, prompts, rehearsed_tokens, seed, processes)
+            self._held.append(_Held(answers, config.rehearsal, _copied_head(base)))
+
+    @property
+    def general(self) -> Sequence[AnchorRow]:
+        """The prompts that the base wrote, with its answers."""
+        return self._held[0].rows if self.config.rows else []
+
+    def num_tokens(self, step: int) -> int:
+        """Number of completion tokens that a step (0-based) holds the student to."""
+        return sum(len(row.completion) for held in self._held for row in held.picked(step, self.seed))
 
     def backward(self, student: LanguageModel, step: int, microbatch_tokens: int) -> float:
         """Adds the anchor's gradient for a step (0-based).
@@ -90,34 +124,49 @@ class Anchor:
         Returns:
             This process's part of the mean KL(base‖student) a token, in nats.
         """
-        picked = _picked(self._rows, self.config.rows, step, self.seed)
-        picked += _picked(self._rehearsed, self.config.rehearsal, step, self.seed)
-        rows = self.processes.share(picked)
+        num_rows = sum(held.rows_a_step for held in self._held)
         total = 0.0
-        for group in microbatches([len(row.prompt) + len(row.completion) for row in rows], microbatch_tokens):
-            members = [rows[index] for index in group]
-            states = student_hidden(student, [row.prompt for row in members], [row.completion for row in members])
-            weights = sequence_weights([len(row.completion) for row in members], len(picked)) * self.config.weight
-            base_states = torch.cat([row.hidden for row in members])
-            output = distillation_loss(states, student.head, base_states, self._head, weights, LossConfig())
-            output.loss.backward()
-            total += output.loss.item()
+        for held in self._held:
+            rows = self.processes.share(held.picked(step, self.seed))
+            for group in microbatches([len(row.prompt) + len(row.completion) for row in rows], microbatch_tokens):
+                members = [rows[index] for index in group]
+                states = student_hidden(student, [row.prompt for row in members], [row.completion for row in members])
+                weights = sequence_weights([len(row.completion) for row in members], num_rows) * self.config.weight
+                base_states = torch.cat([row.hidden for row in members])
+                output = distillation_loss(states, student.head, base_states, held.head, weights, LossConfig())
+                output.loss.backward()
+                total += output.loss.item()
         return total / self.config.weight
 
 
-def _picked(rows: Sequence[AnchorRow], num_rows: int, step: int, seed: int) -> list[AnchorRow]:
-    return [rows[index] for index in batch_indices(len(rows), num_rows, step, seed)] if rows else []
+@dataclass(frozen=True)
+class _Held:
+    """Rows that one model answered, how many of them a step takes, and that model's last layer."""
+
+    rows: list[AnchorRow]
+    rows_a_step: int
+    head: Head
+
+    def picked(self, step: int, seed: int) -> list[AnchorRow]:
+        """Those of a step (0-based)."""
+        return [self.rows[index] for index in batch_indices(len(self.rows), self.rows_a_step, step, seed)]
+
+
+def _copied_head(model: LanguageModel) -> Head:
+    """The student's own would change as it learns."""
+    head = model.head.detached()
+    return Head(head.weight.clone(), None if head.bias is None else head.bias.clone())
 
 
 @torch.no_grad()
 def draw_rows(base: LanguageModel, config: AnchorConfig, seed: int, processes: ProcessGroup = ALONE) -> list[AnchorRow]:
-    """Has the base write `config.pool` user turns and answer them, at temperature 1."""
+    """Has the base write `config.pool` user turns and answer them."""
     opening, closing = user_turn(base)
     prompts: list[list[tuple[int, ...]]] = []
     decoder = make_decoder(base, config.max_new_tokens * math.ceil(config.pool / GROUP_ROWS))
     for first in processes.share(range(0, config.pool, GROUP_ROWS)):
         numbers = range(first, min(first + GROUP_ROWS, config.pool))
-        sampling = Sampling(config.max_new_tokens, temperature=1.0)
+        sampling = Sampling(config.max_new_tokens, PROMPT_TEMPERATURE)
         openers = [base.tokenizer(OPENERS[n % len(OPENERS)], add_special_tokens=False)["input_ids"] for n in numbers]
         begun = [(*opening, *opener) for opener in openers]
         turns = sample(FreshPrompts(decoder, begun), sampling, [row_seed(seed, -1, n) for n in numbers])
@@ -135,14 +184,14 @@ def draw_rows(base: LanguageModel, config: AnchorConfig, seed: int, processes: P
 def answered(
     base: LanguageModel, prompts: Sequence[tuple[int, ...]], max_new_tokens: int, seed: int, processes: ProcessGroup
 ) -> list[AnchorRow]:
-    """Has the base answer prompts at temperature 1."""
+    """Has the base answer prompts."""
     groups: list[list[AnchorRow]] = []
     decoder = make_decoder(base, max_new_tokens * math.ceil(len(prompts) / GROUP_ROWS))
     for first in processes.share(range(0, len(prompts), GROUP_ROWS)):
         numbers = range(first, min(first + GROUP_ROWS, len(prompts)))
         asked = [prompts[number] for number in numbers]
         seeds = [row_seed(seed, -2, number) for number in numbers]
-        answers = sample(FreshPrompts(decoder, asked), Sampling(max_new_tokens, temperature=1.0), seeds)
+        answers = sample(FreshPrompts(decoder, asked), Sampling(max_new_tokens, ANSWER_TEMPERATURE), seeds)
         groups.append(
             [
                 AnchorRow(prompt, answer.ids, student_hidden(base, [prompt], [answer.ids]))

@@ -15,19 +15,17 @@ from selftaught.models.adapters import trainable
 from selftaught.models.fast_decoder import make_decoder
 from selftaught.models.load import LanguageModel, load_model
 from selftaught.models.prefill import FreshPrompts
-from selftaught.models.teacher import TeacherModel
 from selftaught.processes import ALONE, ProcessGroup
 from selftaught.rollout.sampler import Sampling
 from selftaught.rollout.torch_sampler import sample
 from selftaught.runtime import peak_memory_gib, release_memory
-from selftaught.train.anchor import Anchor
 from selftaught.train.batch import TrainRow, batch_indices
 from selftaught.train.checkpoint import latest_checkpoint, save_checkpoint
+from selftaught.train.methods import Method, make_method
 from selftaught.train.optim import Optimizer, learning_rate
-from selftaught.train.rollouts import Rollouts, teacher_share
-from selftaught.train.rows import prepare, rehearsal_prompts
-from selftaught.train.sft import sft_step
-from selftaught.train.step import StepOutput, sdft_step
+from selftaught.train.rollouts import teacher_share
+from selftaught.train.rows import prepare
+from selftaught.train.step import StepOutput
 from selftaught.types import Example
 
 SAMPLE_EVERY = 5  # steps
@@ -103,6 +101,7 @@ def train(
     callbacks: Callbacks | None = None,
     processes: ProcessGroup = ALONE,
     rehearse: Sequence[Example] = (),
+    origin: str | Path | None = None,
 ) -> tuple[LanguageModel, RunRecord]:
     """Teaches a model, from its start or from the newest checkpoint in `checkpoints`.
 
@@ -115,6 +114,8 @@ def train(
         processes: who train it together; all must call this. The result is that of one process, up to
             rounding; with as many processes it is the same bit for bit.
         rehearse: of earlier skills; self-distillation holds the student to what it now says to their prompts.
+        origin: the model before it was taught anything, to which self-distillation holds the student on general
+            prompts; None is `source`.
 
     Returns:
         The taught model, in its compute type, and the run's record.
@@ -130,21 +131,16 @@ def train(
     optimizer = Optimizer(student, config, processes)
     release_memory()  # the weights as they were loaded
     started = time.perf_counter()
-    sdft = SdftParts(student, optimizer, rows, config, processes, rehearse) if config.method == "sdft" else None
+    method = make_method(student, optimizer, rows, config, processes, rehearse, None if origin == source else origin)
     record, first = RunRecord(seconds=time.perf_counter() - started), 0
     if checkpoints is not None:
-        record, first = _restored(checkpoints, optimizer, sdft) or (record, first)
+        record, first = _restored(checkpoints, optimizer, method) or (record, first)
     release_memory()
     for step in range(first, config.total_steps):
         started = time.perf_counter()
         indices = batch_indices(len(rows), config.rows_a_step, step, config.seed)
         # ------------------------------------------------------------------ the one training step
-        if sdft is not None:
-            output = sdft_step(
-                student, sdft.teacher, sdft.rollouts, optimizer, rows, indices, config, step, sdft.anchor, processes
-            )
-        else:
-            output = sft_step(student, optimizer, [rows[index] for index in indices], config, step, processes)
+        output = method.step(indices, step)
         # -----------------------------------------------------------------------------------------
         record.seconds += time.perf_counter() - started
         record.tokens += output.num_tokens
@@ -158,20 +154,19 @@ def train(
             record.curve.append({"step": done, "seconds": round(record.seconds, 2), **values})
             release_memory()
         if checkpoints is not None and (done % config.checkpoint_every == 0 or done == config.total_steps):
-            _save(checkpoints, done, optimizer, sdft, record, processes)
+            _save(checkpoints, done, optimizer, method, record, processes)
     record.peak_memory_gib = processes.sum(peak_memory_gib()) + processes.shared_bytes / 2**30
     optimizer.close()
     return student, record
 
 
-def _restored(checkpoints: Path, optimizer: Optimizer, sdft: SdftParts | None) -> tuple[RunRecord, int] | None:
+def _restored(checkpoints: Path, optimizer: Optimizer, method: Method) -> tuple[RunRecord, int] | None:
     """Goes back to the newest checkpoint; what had been reported by then, and the number of steps done."""
     found = latest_checkpoint(checkpoints)
     if found is None:
         return None
     optimizer.load_state(found.tensors)
-    if sdft is not None:
-        sdft.teacher.load_state(found.tensors)
+    method.load_state(found.tensors)
     return RunRecord(**found.records), found.step
 
 
@@ -179,47 +174,15 @@ def _save(
     checkpoints: Path,
     step: int,
     optimizer: Optimizer,
-    sdft: SdftParts | None,
+    method: Method,
     record: RunRecord,
     processes: ProcessGroup,
 ) -> None:
     """Writes a checkpoint after `step` steps, in the first process."""
-    tensors = {**optimizer.state(), **(sdft.teacher.state() if sdft is not None else {})}
+    tensors = {**optimizer.state(), **method.state()}
     if processes.first:
         save_checkpoint(checkpoints, step, tensors, asdict(record), optimizer.config.keep_checkpoints)
     processes.wait()  # the tensors are shared, and the next step changes them
-
-
-class SdftParts:
-    """What self-distillation needs beside the student: all of it made from the untaught model.
-
-    Args:
-        student: the model to teach, its weights already the optimiser's.
-        optimizer: of the student.
-        rows: all rows that are taught.
-        config: resolved.
-        processes: who train it together.
-        rehearse: examples of earlier skills.
-    """
-
-    def __init__(
-        self,
-        student: LanguageModel,
-        optimizer: Optimizer,
-        rows: Sequence[TrainRow],
-        config: LearnConfig,
-        processes: ProcessGroup,
-        rehearse: Sequence[Example] = (),
-    ) -> None:
-        self.teacher = TeacherModel(
-            student, config.teacher, (config.prefix_cache_mib << 20) // processes.size, processes
-        )
-        self.teacher.start(student, optimizer.masters)
-        self.rollouts = Rollouts(student, self.teacher, rows, config, processes)
-        self.anchor = None
-        if config.anchor.rows or (rehearse and config.anchor.rehearsal):
-            prompts, length = rehearsal_prompts(student, rehearse)
-            self.anchor = Anchor(student, config.anchor, config.seed, processes, prompts, length)
 
 
 def _report(
@@ -233,7 +196,7 @@ def _report(
         gap_nats=output.gap_nats,
         grad_norm=output.grad_norm,
         learning_rate=learning_rate(config, step),
-        teacher_share=teacher_share(config, step) if config.method == "sdft" else 0.0,
+        teacher_share=teacher_share(config, step) if config.distils else 0.0,
         completion_tokens=output.num_tokens / config.batch_size,
         anchor_nats=output.anchor_nats,
         ended_share=output.num_ended / config.batch_size,

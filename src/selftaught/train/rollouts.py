@@ -37,7 +37,10 @@ def teacher_share(config: LearnConfig, step: int) -> float:
     A student that does not know a fact seldom samples its first token, and once it samples another the
     rest of the answer is off track; the teacher's samples show it the whole answer until it can. After
     `teacher_share_end` of the run every completion is the student's own (after arXiv 2605.16865).
+    Off-policy distillation, a baseline, has the teacher's to the end.
     """
+    if config.method == "off_policy":
+        return 1.0
     rollout = config.rollout
     end = rollout.teacher_share_end * config.total_steps
     return rollout.teacher_share * max(0.0, 1 - step / end) if end > 0 else 0.0
@@ -92,6 +95,12 @@ class Rollouts:
         else:
             drawn = self._from_teacher([indices[place] for place in by_teacher], by_teacher, f"teacher/{step}")
         return drawn + self._from_student([indices[place] for place in by_student], by_student, step)
+
+    def teacher_samples(self, indices: Sequence[int], step: int) -> list[tuple[int, ...]]:
+        """A frozen teacher's completion for each row of a step (0-based), of all processes, as token ids."""
+        wanted = self._wanted_draws(indices, step)
+        kept = self._kept_draws(wanted)
+        return [kept[key].completion.ids for key in wanted]
 
     def _from_student(self, indices: Sequence[int], places: Sequence[int], step: int) -> list[Rollout]:
         if not indices:

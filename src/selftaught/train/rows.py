@@ -25,25 +25,30 @@ def prepare(
     if not taught:
         raise DataError("nothing to teach: the data has no row of split 'train'")
     demonstrations = [_target(example, model) for example in taught]
-    wanted = config.method == "sft" and config.sft_documents
-    documents: dict[str, str] = {}  # each once, and the first row that has it
+    wanted = config.method == "cpt" or (config.sft_documents and not config.shows_teacher)
+    documents = _documents(taught, model) if wanted else []
+    told = [] if config.method == "cpt" else list(zip(taught, demonstrations, strict=True))
+    config = config.resolve(len(told) + len(documents), max(map(len, demonstrations)))
+    return config, [*(_row(example, target, model, config) for example, target in told), *documents]
+
+
+def _documents(taught: Sequence[Example], model: LanguageModel) -> list[TrainRow]:
+    """Each distinct document as a row of plain text."""
+    found: dict[str, str] = {}  # and the first row that has it
     for example in taught:
-        if wanted and example.context:
-            documents.setdefault(example.context, example.id)
-    config = config.resolve(len(taught) + len(documents), max(map(len, demonstrations)))
-    rows = [_row(example, target, model, config) for example, target in zip(taught, demonstrations, strict=True)]
-    if wanted:
-        if not documents:
-            raise ConfigError("sft_documents is set, but no row has a document (a context column)")
-        stop = model.tokenizer.eos_token_id
-        for number, (document, row) in enumerate(documents.items(), 1):
-            target = (*model.tokenizer(document, add_special_tokens=False)["input_ids"], stop)
-            if 1 + len(target) > model.max_tokens:
-                raise DataError(
-                    f"row {row!r}: its document of {len(target)} tokens does not fit the model's {model.max_tokens}"
-                )
-            rows.append(TrainRow(f"document-{number}", (stop,), (), target))
-    return config, rows
+        if example.context:
+            found.setdefault(example.context, example.id)
+    if not found:
+        raise ConfigError("sft_documents, or method cpt: no row has a document (a context column)")
+    stop, rows = model.tokenizer.eos_token_id, []
+    for number, (document, row) in enumerate(found.items(), 1):
+        target = (*model.tokenizer(document, add_special_tokens=False)["input_ids"], stop)
+        if 1 + len(target) > model.max_tokens:
+            raise DataError(
+                f"row {row!r}: its document of {len(target)} tokens does not fit the model's {model.max_tokens}"
+            )
+        rows.append(TrainRow(f"document-{number}", (stop,), (), target))
+    return rows
 
 
 def _target(example: Example, model: LanguageModel) -> tuple[int, ...]:
@@ -62,7 +67,7 @@ def _row(example: Example, target: tuple[int, ...], model: LanguageModel, config
     room = model.max_tokens - config.completion_limit
     if len(prompt) + len(target) > model.max_tokens or len(prompt) > room:
         raise DataError(f"row {example.id!r}: {len(prompt)} prompt tokens and the answer do not fit {model.max_tokens}")
-    if config.method != "sdft":
+    if not config.shows_teacher:
         return TrainRow(example.id, prompt, (), target)
     return TrainRow(example.id, prompt, tuple(teacher_prompt(example, tokenizer, config.prompts, room)), target)
 

@@ -1,4 +1,4 @@
-"""One step of supervised fine-tuning (SFT): the baseline, in the same loop as `step.sdft_step`."""
+"""One step of supervised fine-tuning (SFT) and of DFT: the baselines, in the same loop as `step.sdft_step`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 
 from selftaught.config import LearnConfig
-from selftaught.losses.distillation import cross_entropy_loss, sequence_weights
+from selftaught.losses.distillation import likelihood_loss, sequence_weights
 from selftaught.models.batching import microbatches
 from selftaught.models.load import LanguageModel
 from selftaught.models.score import student_hidden
@@ -29,6 +29,8 @@ def sft_step(
 
     L = −mean over rows of the mean over tokens of log p(token | prompt, tokens before it).
 
+    With method "dft", each token weighs as much as the model believes in it already: `likelihood_loss`.
+
     Args:
         student: the model being taught; sees `row.prompt`.
         optimizer: holds the student's masters.
@@ -46,7 +48,9 @@ def sft_step(
         states = student_hidden(student, [rows[index].prompt for index in group], targets)  # [N, H]
         packed = torch.tensor([token for target in targets for token in target], device=states.device)  # [N]
         weights = sequence_weights([len(target) for target in targets], num_rows)
-        output = cross_entropy_loss(states, student.head, packed, weights, config.loss.chunk_tokens)
+        output = likelihood_loss(
+            states, student.head, packed, weights, config.loss.chunk_tokens, dft=config.method == "dft"
+        )
         output.loss.backward()
         loss += output.loss.item()
         nats += output.nats.sum().item()

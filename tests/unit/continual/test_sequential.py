@@ -60,7 +60,7 @@ def test_each_stage_teaches_what_the_one_before_left(run: Any, tmp_path: Path) -
     ]
     chain = done[1:4]
     assert [Path(job.model).parent.name for job in chain[1:]] == ["1-tools", "2-science"]
-    assert {job.drift_base for job in chain} == {done[0].model}
+    assert {job.origin for job in chain} == {done[0].model}
     assert [{row.id.split("-")[0] for row in job.rehearse} for job in chain] == [set(), {"tools"}, {"tools", "science"}]
     assert all(row.split == "train" for job in chain for row in job.rehearse), "no test question is rehearsed"
     assert [len([row for row in job.examples if row.split == "train"]) for job in chain] == [4, 4, 4]

@@ -17,8 +17,8 @@ from selftaught.losses import distillation
 from selftaught.losses.distillation import (
     Head,
     chunked_loss,
-    cross_entropy_loss,
     distillation_loss,
+    likelihood_loss,
     sequence_weights,
 )
 from selftaught.losses.divergence import DIVERGENCES, divergence
@@ -181,7 +181,7 @@ def test_small_gradients_are_not_lost_in_the_sum_of_many_chunks() -> None:
     hidden, head = torch.ones(tokens, H, dtype=torch.bfloat16), torch.zeros(V, H, dtype=torch.bfloat16)
     weight = head.requires_grad_()
     targets, weights = torch.zeros(tokens, dtype=torch.long), torch.ones(tokens)
-    cross_entropy_loss(hidden, Head(weight), targets, weights, chunk_tokens=1).loss.backward()
+    likelihood_loss(hidden, Head(weight), targets, weights, chunk_tokens=1).loss.backward()
     assert weight.grad is not None
     expected = torch.full((V, H), tokens / V)
     expected[0] -= tokens
@@ -201,7 +201,7 @@ def test_without_any_gradient_only_the_value_is_computed() -> None:
 @pytest.mark.parametrize("bias", [True, False])
 def test_cross_entropy_equals_torchs(chunk: int, bias: bool) -> None:
     case = Case(bias)
-    output = cross_entropy_loss(case.hidden, Head(case.weight, case.bias), case.targets, case.weights, chunk)
+    output = likelihood_loss(case.hidden, Head(case.weight, case.bias), case.targets, case.weights, chunk)
     nats = F.cross_entropy(F.linear(case.hidden, case.weight, case.bias), case.targets, reduction="none")
     expected = (case.weights * nats).sum()
     torch.testing.assert_close(output.loss, expected)

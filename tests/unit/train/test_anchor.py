@@ -145,24 +145,33 @@ def test_prompts_of_earlier_skills_are_token_ids_with_room_for_an_answer(base: L
     assert rehearsal_prompts(base, []) == ([], 0)
 
 
-def test_rehearsed_rows_join_the_anchors_own(sharp_model: Path, base: LanguageModel) -> None:
-    """Value of a step = mean over its own rows and the rehearsed ones together, as a plain model has it."""
+@pytest.mark.parametrize("learned_before", [False, True])
+def test_rehearsed_rows_join_the_anchors_own(sharp_model: Path, base: LanguageModel, learned_before: bool) -> None:
+    """Value of a step = mean over its own rows and the rehearsed ones together, as plain models have it.
+
+    A model that has learned before is held to its origin on general prompts, and to itself on the rehearsed ones.
+    """
     prompts, length = rehearsal_prompts(base, LEARNED)
     config = CONFIG.model_copy(update={"rehearsal": 2})
     student, optimizer, _, _ = make_student(sharp_model, tiny_config())
-    anchor = Anchor(student, config, 0, ALONE, prompts, length)
+    origin = base
+    if learned_before:
+        origin = load_model(sharp_model, dtype="float32")
+        shake({name: p.data for name, p in origin.model.named_parameters()}, 7)
+    anchor = Anchor(student, config, 0, ALONE, prompts, length, origin if learned_before else None)
     shake(optimizer.masters, 1)
     value = anchor.backward(student, 1, 64)
     reference = load_model(sharp_model, dtype="float32")
     shake({name: p.data for name, p in reference.model.named_parameters()}, 1)
-    own, old = draw_rows(base, config, 0), answered(base, prompts, length, 0, ALONE)
-    rows = [own[index] for index in batch_indices(7, 3, 1, 0)] + [old[index] for index in batch_indices(5, 2, 1, 0)]
-    assert {row.prompt for row in rows} & set(prompts)
+    own, old = draw_rows(origin, config, 0), answered(base, prompts, length, 0, ALONE)
+    rows = [(origin, own[index]) for index in batch_indices(7, 3, 1, 0)]
+    rows += [(base, old[index]) for index in batch_indices(5, 2, 1, 0)]
+    assert {row.prompt for _, row in rows} & set(prompts)
     total = 0.0
-    for row in rows:
+    for held_to, row in rows:
         ids, start = torch.tensor([[*row.prompt, *row.completion]]), len(row.prompt) - 1
         with torch.no_grad():
-            before, after = (m.plain_model(input_ids=ids).logits[0, start:-1] for m in (base, reference))
+            before, after = (m.plain_model(input_ids=ids).logits[0, start:-1] for m in (held_to, reference))
         total += float(divergence("forward_kl", before, after).mean()) / 5
     assert value == pytest.approx(total, rel=1e-3)
 
@@ -179,4 +188,4 @@ def test_a_pool_bounds_what_is_rehearsed(sharp_model: Path, base: LanguageModel)
     prompts, length = rehearsal_prompts(base, LEARNED)
     student, _, _, _ = make_student(sharp_model, tiny_config())
     anchor = Anchor(student, AnchorConfig(rows=0, rehearsal=2, pool=2), 0, ALONE, prompts, length)
-    assert [row.prompt for row in anchor._rehearsed] == [prompts[0], prompts[2]], "evenly taken"
+    assert [row.prompt for row in anchor._held[0].rows] == [prompts[0], prompts[2]], "evenly taken"
