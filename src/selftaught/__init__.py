@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from selftaught.api import ask, check, evaluate
     from selftaught.config import LearnConfig, load_config
     from selftaught.continual import learn
+    from selftaught.continual.ablate import ablate
     from selftaught.continual.compare import compare
     from selftaught.continual.lesson import teach
     from selftaught.continual.registry import add_skill
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 _LAZY = {
     "LearnConfig": "selftaught.config",
     "Workspace": "selftaught.continual.workspace",
+    "ablate": "selftaught.continual.ablate",
     "add_skill": "selftaught.continual.registry",
     "ask": "selftaught.api",
     "compare": "selftaught.continual.compare",
@@ -57,6 +59,7 @@ __all__ = [
     "TrainingError",
     "Workspace",
     "__version__",
+    "ablate",
     "add_skill",
     "ask",
     "check",

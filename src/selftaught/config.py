@@ -193,7 +193,7 @@ class AnchorConfig(Config):
         4, ge=0, description="Prompts of earlier skills beside them, where there are any; 0 rehearses none."
     )
     weight: float = Field(1.0, gt=0, description="Weight of the anchor's divergence beside the loss.")
-    pool: int = Field(128, ge=1, description="Number of anchor rows drawn at the start and used in turn.")
+    pool: int = Field(256, ge=1, description="Number of anchor rows drawn at the start and used in turn.")
     max_new_tokens: int = Field(24, ge=1, description="Longest prompt, and longest answer, of an anchor row.")
 
 

@@ -11,7 +11,7 @@ from selftaught.errors import ConfigError
 from selftaught.main_job import quickstart_configs
 from selftaught.recipes import FOLDER, packaged_recipes
 
-NAMES = sorted(packaged_recipes())
+NAMES = sorted(packaged_recipes("paper"))
 
 
 def test_all_that_the_paper_ran_are_there() -> None:

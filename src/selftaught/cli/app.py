@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from selftaught.cli import ledger
-from selftaught.cli.experiment import compare, experiment
+from selftaught.cli.experiment import ablate, compare, experiment
 from selftaught.cli.harness import harness
 from selftaught.cli.options import (
     HERE,
@@ -80,7 +80,9 @@ def quickstart(
 def learn(
     data: Annotated[str, typer.Argument(help="In a workspace, a skill; else a file, or hub data set (owner/name).")],
     model: Annotated[str | None, typer.Option("--model", "-m", help="As above; smollm2-135m if left out.")] = None,
-    method: Annotated[str | None, typer.Option(help="sdft (self-distillation, the default) or sft.")] = None,
+    method: Annotated[
+        str | None, typer.Option(help="sdft (self-distillation, the default), or a baseline: docs/methods.md.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the taught model; runs/learn if left out.")] = None,
     recipe: Recipe = None,
     overrides: Overrides = None,
@@ -198,6 +200,7 @@ for command in (ledger.log, ledger.show, ledger.diff, ledger.rollback, ledger.pr
 app.command()(ledger.gc)
 app.command()(ledger.fsck)
 app.command()(compare)
+app.command()(ablate)
 app.add_typer(experiment, name="experiment")
 app.command()(harness)
 

@@ -1,4 +1,4 @@
-"""Commands that measure: a whole experiment, or two models side by side."""
+"""Commands that measure: whole experiments, ablations, or two models side by side."""
 
 from __future__ import annotations
 
@@ -50,6 +50,38 @@ def sequential(
     for row in report["checks"]:
         mark = "[green]✓[/]" if row["met"] else "[red]✗[/]"
         console.print(f"{mark} {row['name']}: {row['value']} (target {row['target']})")
+    console.print(f"Report: {out / 'report.html'} (and report.json)", markup=False, soft_wrap=True)
+
+
+def ablate(
+    recipe: Annotated[str, typer.Argument(help="TOML file, or a packaged one: ablate/baselines, ablate/sdft.")],
+    model: Model = "smollm2-135m",
+    out: Annotated[Path, typer.Option(help="Folder for the runs and the report.")] = Path("runs/ablate"),
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", "-s", help="Change the recipe: -s seeds=[0,1,2] -s common.steps=20")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with what is in --out, or add arms, tasks and seeds to it.")
+    ] = False,
+    processes: Processes = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Compare configurations on the same tasks and seeds: what each learned, forgot and cost, at several moments."""
+    from rich.console import Console
+
+    from selftaught.cli.progress import Progress
+    from selftaught.continual.ablate import ablate as run
+    from selftaught.continual.ablate import job_labels
+    from selftaught.reports.ablation_html import ablation_table
+
+    with Progress(job_labels(recipe, overrides or ()), quiet=as_json) as progress:
+        report = run(recipe, out, model, overrides or (), resume, progress, processes)
+    if as_json:
+        print_json(report)
+        return
+    console = Console()
+    for task in report["tasks"]:
+        console.print(ablation_table(report, task))
     console.print(f"Report: {out / 'report.html'} (and report.json)", markup=False, soft_wrap=True)
 
 

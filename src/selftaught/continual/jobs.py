@@ -78,6 +78,8 @@ class Job:
         origin: the model before it was taught anything: drift is measured from it, and self-distillation holds
             the student to it on general prompts; None is `model`, as it was.
         rehearse: of earlier skills; what the model now says to their prompts, it is held to.
+        along: what is asked along the run, where the configuration evaluates it; None asks the validation rows where
+            there are suites, else all examples but the paraphrases.
         merge: a LoRA adapter goes into a folder of its own, and the model, measured and left, has it merged in.
     """
 
@@ -91,6 +93,7 @@ class Job:
     dtype: Literal["auto", "bfloat16", "float32"] = "auto"
     origin: str | None = None
     rehearse: tuple[Example, ...] = ()
+    along: tuple[Suite, ...] | None = None
     merge: bool = False
 
 
@@ -271,16 +274,20 @@ def _blank(job: Job) -> dict[str, Any]:
 def _curve_point(
     job: Job, model: Any, config: LearnConfig, drift: float | None, processes: ProcessGroup
 ) -> dict[str, Any]:
-    """Accuracy and drift at some point of a run: on the validation rows where what is asked at the end are suites,
-    else on all but the paraphrases."""
+    """Accuracy and drift at some point of a run."""
     from selftaught.evaluation.runner import accuracy_by_group, evaluate
 
-    if job.suites is None:
-        asked = [example for example in job.examples if example.group != "paraphrase"]
-    else:
-        asked = [example for example in job.examples if example.split == "validation"]
-    shares = accuracy_by_group(evaluate(model, asked, config.completion_limit, processes=processes))
-    return {"accuracy": {group: share["value"] for group, share in shares.items()}, "drift_nats": drift}
+    along = job.along
+    if along is None:
+        whole = job.suites is None
+        asked = [row for row in job.examples if (row.group != "paraphrase" if whole else row.split == "validation")]
+        along = (Suite("answers", "skill", tuple(asked), config.completion_limit),)
+    shares: dict[str, dict[str, float]] = {"skill": {}, "probe": {}}
+    for suite in along:
+        found = accuracy_by_group(evaluate(model, suite.examples, suite.max_new_tokens, processes=processes))
+        shares[suite.kind] |= {group: share["value"] for group, share in found.items()}
+    probes = {"probes": shares["probe"]} if shares["probe"] else {}
+    return {"accuracy": shares["skill"], **probes, "drift_nats": drift}
 
 
 def _measure(job: Job, model: Any, config: LearnConfig, watch: Watch, processes: ProcessGroup) -> dict[str, Any]:

@@ -7,7 +7,7 @@ left. Chains are jobs in folders of their own, so an interrupted experiment goes
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -100,7 +100,7 @@ def sequential(
     recipe, out = sequential_recipe(fast, overrides), Path(out)
     if seeds:
         recipe["seeds"] = list(dict.fromkeys(seeds))
-    skills = {name: _thinned(build_skill(name), recipe) for name in recipe["order"]}
+    skills = {name: thinned(build_skill(name), recipe) for name in recipe["order"]}
     request = {
         "model": model,
         "data": {name: data_hash(rows) for name, rows in skills.items()},
@@ -124,7 +124,7 @@ def sequential(
         return _report(out, recipe["order"], suites, base_record, runs)
 
 
-def _thinned(skill: BuiltSkill, recipe: dict[str, Any]) -> tuple[Example, ...]:
+def thinned(skill: BuiltSkill, recipe: Mapping[str, Any]) -> tuple[Example, ...]:
     """So many rows of each split as the recipe says, evenly taken."""
     limits = {"train": recipe["train_rows"], "test": recipe["test_rows"], "validation": recipe["test_rows"]}
     rows = []

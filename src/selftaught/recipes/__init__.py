@@ -1,7 +1,8 @@
 """Recipes that come with the package.
 
-Those in a folder here ("paper/science") are each one configuration, and go by their name wherever a recipe's file is
-asked for. Those beside this file hold a table for each method of one command.
+Those in a folder here go by their name wherever a recipe's file is asked for: "paper/science" and its neighbours are
+each one configuration, "ablate/baselines" and its neighbours each an ablation. Those beside this file hold a table for
+each method of one command.
 """
 
 from __future__ import annotations
@@ -13,9 +14,13 @@ from selftaught.errors import ConfigError
 FOLDER = Path(__file__).parent
 
 
-def packaged_recipes() -> dict[str, Path]:
-    """The recipes that go by a name, such as "paper/science", and their files."""
-    return {f"{path.parent.name}/{path.stem}": path for path in sorted(FOLDER.glob("*/*.toml"))}
+def packaged_recipes(kind: str = "*") -> dict[str, Path]:
+    """The recipes that go by a name, and their files.
+
+    Args:
+        kind: "paper" (configurations), "ablate" (ablations), or "*" for both.
+    """
+    return {f"{path.parent.name}/{path.stem}": path for path in sorted(FOLDER.glob(f"{kind}/*.toml"))}
 
 
 def recipe_file(recipe: Path) -> Path:

@@ -1,0 +1,150 @@
+"""The page of an ablation; `page` and the templates hold what it shares with other reports."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from selftaught.reports.charts import learning_chart, plane_chart, run_styles
+from selftaught.reports.page import facts, render, settings, spaced
+from selftaught.reports.tables import NOTHING, duration, interval, nats, percent, points
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+Report = Mapping[str, Any]
+MAX_DRAWN = 8  # arms in one chart; the front's come first
+
+
+def render_ablation(report: dict[str, Any]) -> str:
+    """The page of an ablation, as text.
+
+    Raises:
+        ArtifactError: the report is of another schema, or lacks a field that every report has.
+    """
+    return render(report, "ablation.html.j2", _view)
+
+
+def headline(report: Report) -> str:
+    """The report in a sentence a task."""
+    words = []
+    for task, found in report["tasks"].items():
+        best = max(found["arms"], key=lambda arm: arm["accuracy"][found["main_group"]]["value"])
+        share = percent(best["accuracy"][found["main_group"]]["value"])
+        words.append(f"{spaced(task)}: {best['label']} learned most ({share}, drift {nats(best['drift_nats'])}).")
+    return " ".join(words)
+
+
+def ablation_table(report: Report, task: str) -> Table:
+    """A task's arms, for the terminal."""
+    from rich.table import Table
+
+    found = report["tasks"][task]
+    table = Table(title=f"{task}, over {len(found['arms'][0]['seeds'])} seeds; * is on the front")
+    for column in (
+        "arm",
+        *found["groups"],
+        "probes",
+        "drift",
+        "seconds",
+        *(f"to {percent(x)}" for x in _levels(report)),
+    ):
+        table.add_column(column, justify="left" if column == "arm" else "right", overflow="fold")
+    base = found["base"]
+    table.add_row("base", *(percent(base["accuracy"][group]["value"]) for group in found["groups"]), _base_mean(found))
+    for arm in found["arms"]:
+        table.add_row(
+            f"{arm['label']}{' *' if arm['name'] in found['front'] else ''}",
+            *(percent(arm["accuracy"][group]["value"]) for group in found["groups"]),
+            percent(arm["probe_mean"]["value"]) if arm["probe_mean"] else NOTHING,
+            nats(arm["drift_nats"]),
+            duration(arm["seconds"]),
+            *(_seconds(arm["seconds_to"][str(level)]) for level in _levels(report)),
+        )
+    return table
+
+
+def _levels(report: Report) -> Sequence[float]:
+    return report["levels"]  # type: ignore[no-any-return]
+
+
+def _seconds(value: float | None) -> str:
+    return NOTHING if value is None else duration(value)
+
+
+def _base_mean(found: Mapping[str, Any]) -> str:
+    shares = [share["value"] for share in found["base"]["probes"].values()]
+    return percent(sum(shares) / len(shares)) if shares else NOTHING
+
+
+def _view(report: Report) -> dict[str, Any]:
+    """Everything that the template shows, in words."""
+    arms = list(dict.fromkeys(arm["name"] for found in report["tasks"].values() for arm in found["arms"]))
+    styles = run_styles([{"name": "base"}, *({"name": name} for name in arms)])
+    seeds = list(
+        dict.fromkeys(seed for found in report["tasks"].values() for arm in found["arms"] for seed in arm["seeds"])
+    )
+    rows = [("Seeds", ", ".join(map(str, seeds)))]
+    first = next(iter(report["tasks"].values()))
+    return {
+        "title": report["title"],
+        "created": report["created"],
+        "headline": headline(report),
+        "comparisons": [],
+        "model": report["model"],
+        "styles": list(styles.values()),
+        "levels": [percent(level) for level in report["levels"]],
+        "tasks": [_task(report, task, place) for place, task in enumerate(report["tasks"])],
+        "configs": settings([(arm["label"], arm["config"], None) for arm in first["arms"]]),
+        "facts": facts(report, rows),
+    }
+
+
+def _task(report: Report, task: str, place: int) -> dict[str, Any]:
+    found = report["tasks"][task]
+    group = found["main_group"]
+    changes = {row["arm"]: row for row in found["differences"]}
+    front = [arm for arm in found["arms"] if arm["name"] in found["front"] or arm["name"] == found["reference"]]
+    drawn = [*front, *(arm for arm in found["arms"] if arm not in front)][:MAX_DRAWN]
+    pseudo = {"runs": [{**found["base"], "curve": []}, *drawn]}
+    return {
+        "name": spaced(task),
+        "id": f"task{place}",
+        "main_group": group,
+        "reference": next(arm["label"] for arm in found["arms"] if arm["name"] == found["reference"]),
+        "groups": [f"{spaced(name)} ({found['items'][name]} asked)" for name in found["groups"]],
+        "base": [percent(found["base"]["accuracy"][name]["value"]) for name in found["groups"]],
+        "base_probes": _base_mean(found),
+        "rows": [_row(report, found, arm, changes.get(arm["name"])) for arm in found["arms"]],
+        "left_out": len(found["arms"]) - len(drawn),
+        "plane": plane_chart(pseudo, group, f"plane{place}"),
+        "learning": learning_chart(pseudo, group, f"learning{place}"),
+    }
+
+
+def _row(
+    report: Report, found: Mapping[str, Any], arm: Mapping[str, Any], change: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    def cell(now: Mapping[str, Any], moved: Mapping[str, Any] | None) -> dict[str, str]:
+        if moved is None:
+            return {"value": percent(now["value"]), "limits": interval(now), "moved": "", "tone": ""}
+        tone = "up" if moved["low"] > 0 else "down" if moved["high"] < 0 else ""
+        words = f"{points(moved['value'], True)} ({points(moved['low'])} to {points(moved['high'])})"
+        return {"value": percent(now["value"]), "limits": interval(now), "moved": words, "tone": tone}
+
+    cells = [cell(arm["accuracy"][name], change["accuracy"][name] if change else None) for name in found["groups"]]
+    if arm["probe_mean"]:
+        cells.append(cell(arm["probe_mean"], change["probe_mean"] if change else None))
+    drift = arm["drift"]
+    limits = "" if drift["low"] is None else f"{nats(drift['low'])} to {nats(drift['high'])}"
+    ratio = f"{change['drift_ratio']:.2f} times" if change and change["drift_ratio"] is not None else ""
+    cells.append({"value": nats(drift["value"]), "limits": limits, "moved": ratio, "tone": ""})
+    return {
+        "label": arm["label"],
+        "seeds": len(arm["seeds"]),
+        "front": arm["name"] in found["front"],
+        "cells": cells,
+        "steps": arm["steps"],
+        "seconds": duration(arm["seconds"]),
+        "to": [_seconds(arm["seconds_to"][str(level)]) for level in report["levels"]],
+    }
