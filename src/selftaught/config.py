@@ -200,13 +200,24 @@ class AnchorConfig(Config):
 # --------------------------------------------------------------------------------------------- a run
 
 
-EPOCHS, FEW_ROWS = 18, 40  # on the quickstart's corpus 90% are learned by then (docs/log.md)
-MIN_EPOCHS = 4  # of many rows; a lesson of hundreds in 18 passes would take hours on a processor
+EPOCHS, FEW_ROWS = 16, 40  # on the quickstart's corpus 90% are learned by then (docs/log.md)
+MIN_EPOCHS = 4  # of many rows; a lesson of hundreds in 16 passes would take hours on a processor
 MIN_STEPS = 40  # few rows teach little in fewer
 DISTILLING = ("sdft", "off_policy")  # they move the student towards the teacher's distribution
 DISTIL_RATE, SFT_RATE = 1.2e-4, 3e-5  # each tuned on its own (docs/log.md)
 
-Method = Literal["sdft", "off_policy", "sft", "dft", "cpt", "teacher_samples", "replay", "reinvoke"]
+Method = Literal["sdft", "off_policy", "sft", "dft", "cpt", "teacher_samples", "replay", "reinvoke", "oracle"]
+METHOD_LABELS: dict[str, str] = {
+    "sdft": "SDFT",
+    "off_policy": "off-policy distillation",
+    "sft": "SFT",
+    "dft": "DFT",
+    "cpt": "continued pre-training",
+    "teacher_samples": "SFT on teacher samples",
+    "replay": "SFT + replay",
+    "reinvoke": "SFT + re-invoke",
+    "oracle": "oracle retrieval",
+}
 
 
 class LearnConfig(Config):
@@ -219,7 +230,7 @@ class LearnConfig(Config):
     epochs: float | None = Field(
         None,
         gt=0,
-        description="Passes over the rows; left out, 18 over 40 rows or fewer, of more rows fewer (720 / rows), but 4, "
+        description="Passes over the rows; left out, 16 over 40 rows or fewer, of more rows fewer (640 / rows), but 4, "
         "and as many more as 40 steps need.",
     )
     steps: int | None = Field(None, ge=1, description="Number of optimiser steps; given, it replaces epochs.")
@@ -276,6 +287,11 @@ class LearnConfig(Config):
     def distils(self) -> bool:
         """Whether the student is moved towards the teacher's distribution over completions."""
         return self.method in DISTILLING
+
+    @property
+    def teaches(self) -> bool:
+        """Whether any weight changes; oracle retrieval only shows the documents when it asks."""
+        return self.method != "oracle"
 
     @property
     def shows_teacher(self) -> bool:

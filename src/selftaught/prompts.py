@@ -8,6 +8,7 @@ may itself be several turns: a line `[assistant]` or `[user]` begins the next on
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import Any, Protocol
 
 from selftaught.config import PromptConfig
@@ -41,6 +42,13 @@ def teacher_messages(example: Example, config: PromptConfig) -> tuple[Message, .
     else:
         return example.prompt
     return (*example.prompt[:-1], *_turns(template, example))
+
+
+def with_document(example: Example, config: PromptConfig) -> Example:
+    """The example with its document in the prompt, where it has one: what retrieval would show, were it perfect."""
+    if not example.context:
+        return example
+    return replace(example, prompt=(*example.prompt[:-1], *_turns(config.document, example)))
 
 
 def _turns(template: str, example: Example) -> tuple[Message, ...]:

@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 
 import selftaught
 from selftaught.config import load_config
+from selftaught.train.loop import train
 
 LORA = ["weights.kind=lora", "weights.rank=4", "weights.alpha=8"]
 
@@ -53,6 +54,21 @@ def same_but_times(report: dict[str, Any]) -> dict[str, Any]:
         for point in one["curve"]:
             point.pop("seconds")
     return report
+
+
+def test_oracle_retrieval_is_a_method_that_teaches_nothing(model: Path, facts_file: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    report = learn(facts_file, model, out, "method=oracle")
+    assert report == json.loads((out / "report.json").read_text(encoding="utf-8"))
+    base, oracle = report["runs"]
+    assert (oracle["method"], oracle["label"], oracle["steps"], oracle["drift_nats"]) == (
+        *("oracle", "oracle retrieval", None),
+        base["drift_nats"],
+    )
+    assert not (out / "model").exists() and (out / "report.html").is_file()
+    assert any(answer["answers"]["base"] != answer["answers"]["oracle"] for answer in report["answers"])
+    with pytest.raises(selftaught.ConfigError, match="oracle retrieval teaches nothing"):
+        train(model, selftaught.load_examples(facts_file), load_config(None, ["method=oracle"]))
 
 
 @pytest.mark.parametrize("method", ["sdft", "sft"])

@@ -99,7 +99,7 @@ def learn(
     the new version only if nothing regressed. Exit code 0: promoted, 3: rejected, 4: inconclusive, 2: an error.
     """
     from selftaught.cli.progress import Progress
-    from selftaught.config import load_config
+    from selftaught.config import METHOD_LABELS, load_config
     from selftaught.continual import learn as run
 
     changes = [*([f"method={method}"] if method else []), *(overrides or [])]
@@ -109,10 +109,10 @@ def learn(
     ledger.check_no_lesson(data, override or [], reason)
     out = out or Path("runs/learn")
     config = load_config(recipe, changes)
-    with Progress({"base": "base", config.method: config.method.upper()}, quiet=as_json) as progress:
+    with Progress({"base": "base", config.method: METHOD_LABELS[config.method]}, quiet=as_json) as progress:
         report = run(data, model or "smollm2-135m", out, config, resume, progress, processes)
     question = next((item["question"] for item in report["answers"]), "Hello!")
-    _show(report, out, as_json, out, question)
+    _show(report, out, as_json, out if config.teaches else None, question)
 
 
 @app.command()
@@ -205,7 +205,7 @@ app.add_typer(experiment, name="experiment")
 app.command()(harness)
 
 
-def _show(report: dict[str, Any], out: Path, as_json: bool, taught: Path, question: str) -> None:
+def _show(report: dict[str, Any], out: Path, as_json: bool, taught: Path | None, question: str) -> None:
     """The end of a run: the table, the checks, where things lie, and how to ask."""
     if as_json:
         print_json(report)
@@ -224,6 +224,8 @@ def _show(report: dict[str, Any], out: Path, as_json: bool, taught: Path, questi
         mark = "[green]✓[/]" if row["met"] else "[red]✗[/]"
         console.print(f"{mark} {row['name']}: {row['value']} (target {row['target']})")
     console.print(f"Report: {out / 'report.html'} (and report.json)", markup=False, soft_wrap=True)
+    if taught is None:
+        return
     shown = json.dumps(question, ensure_ascii=False)
     console.print(
         f"The taught model is in {taught / 'model'}; ask it: selftaught ask {taught} {shown}",

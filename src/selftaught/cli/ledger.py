@@ -261,12 +261,12 @@ def learn_skill(
     from rich.console import Console
 
     from selftaught.cli.progress import Progress
-    from selftaught.config import read_toml
+    from selftaught.config import METHOD_LABELS, read_toml
     from selftaught.continual.lesson import teach
     from selftaught.recipes import recipe_file
 
     config = workspace.config.learn_config(read_toml(recipe_file(recipe)) if recipe else {}, overrides)
-    labels = {"head": f"HEAD ({workspace.ledger.head().name})", "lesson": f"{config.method.upper()} {skill}"}
+    labels = {"head": f"HEAD ({workspace.ledger.head().name})", "lesson": f"{METHOD_LABELS[config.method]} {skill}"}
     with Progress(labels, quiet=as_json) as progress:
         lesson = teach(workspace, skill, config, override, reason, progress, processes)
     if as_json:

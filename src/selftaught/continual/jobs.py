@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -161,7 +161,8 @@ def run_job(
         return record
     if processes.first:
         recover_directory(folder / MODEL_FOLDER)
-    record = _blank(job) | (_measure_base if job.config is None else _teach)(job, folder, watch, processes)
+    taught = job.config is not None and job.config.teaches
+    record = _blank(job) | (_teach if taught else _measure_untaught)(job, folder, watch, processes)
     processes.wait()
     if processes.first:
         write_json(folder / RUN_FILE, record)
@@ -170,26 +171,31 @@ def run_job(
     return record
 
 
-def _measure_base(job: Job, folder: Path, watch: Watch, processes: ProcessGroup) -> dict[str, Any]:
+def _measure_untaught(job: Job, folder: Path, watch: Watch, processes: ProcessGroup) -> dict[str, Any]:
+    """The untouched base; or oracle retrieval, which is the base with each question's document in its prompt."""
     from selftaught.evaluation.drift import drift_nats, drift_reference
     from selftaught.evaluation.runner import check_lift
     from selftaught.models.load import load_model
     from selftaught.train.rows import prepare
 
-    config = job.lift_config or LearnConfig(dtype=job.dtype)
+    config = job.config or job.lift_config or LearnConfig(dtype=job.dtype)
+    if job.config is not None:
+        job = _shown_documents(job, config)
     reference = None
     if job.origin is not None:
         reference = drift_reference(load_model(job.origin, dtype=config.dtype), processes=processes)
     model = load_model(job.model, dtype=config.dtype)
     lift = None
-    if job.lift_config is not None:
+    if job.lift_config is not None or job.config is not None:
         config, _ = prepare(job.examples, model, config)
+    if job.lift_config is not None:
         watch(Event(job.name, "checking the lift", {}))
         lift = check_lift(model, job.examples, config.prompts, config.completion_limit, processes).as_dict()
         watch(Event(job.name, "lift", lift))
     return {
         "drift_nats": drift_nats(reference, model) if reference else 0.0 if config.probes else None,
         **_measure(job, model, config, watch, processes),
+        "config": config.model_dump(mode="json") if job.config is not None else None,
         "lift": lift,
         "model": {
             "name": job.model,
@@ -198,6 +204,17 @@ def _measure_base(job: Job, folder: Path, watch: Watch, processes: ProcessGroup)
             "dtype": str(model.dtype).removeprefix("torch."),
         },
     }
+
+
+def _shown_documents(job: Job, config: LearnConfig) -> Job:
+    """The job with documents in the questions; the probes have none."""
+    from selftaught.prompts import with_document
+
+    def shown(examples: Sequence[Example]) -> tuple[Example, ...]:
+        return tuple(with_document(example, config.prompts) for example in examples)
+
+    suites = job.suites and tuple(replace(suite, examples=shown(suite.examples)) for suite in job.suites)
+    return replace(job, examples=shown(job.examples), suites=suites)
 
 
 def _teach(job: Job, folder: Path, watch: Watch, processes: ProcessGroup) -> dict[str, Any]:

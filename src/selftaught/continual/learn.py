@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from selftaught.config import LearnConfig
+from selftaught.config import METHOD_LABELS, LearnConfig
 from selftaught.continual.jobs import Job, Watch, run_jobs
 from selftaught.errors import ArtifactError, ConfigError
 from selftaught.files import locked, read_json, write_json
@@ -90,7 +90,7 @@ def learn(
         path = str(resolve_model(model))  # once, before several processes ask for it
         rows = tuple(examples)
         base = (Job("base", "base", path, None, rows, lift_config=config), out / "base")
-        taught = (Job(config.method, config.method.upper(), path, config, rows), out)
+        taught = (Job(config.method, METHOD_LABELS[config.method], path, config, rows), out)
         records = run_jobs([base, taught], watch, processes)
         records[0]["model"]["name"] = model
         name = Path(data).name if isinstance(data, (str, Path)) else "examples"

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, cast, get_args
 
 from selftaught._version import __version__
-from selftaught.config import LearnConfig
+from selftaught.config import METHOD_LABELS, LearnConfig
 from selftaught.continual.jobs import ADAPTER_FOLDER, MODEL_FOLDER, Job, Suite, Watch, run_jobs
 from selftaught.continual.suites import all_suites, items_hash, kept_results, lift_rows
 from selftaught.continual.verdict import Status, check_override, decide
@@ -98,6 +98,8 @@ def teach(
     """
     config = config or workspace.config.learn_config({}, ())
     check_override(override, reason)
+    if not config.teaches:
+        raise ConfigError(f"method: {METHOD_LABELS[config.method]} teaches nothing, so there is no version to record")
     with workspace.writing():
         plan = _planned(workspace, skill, config)
         _check_names(plan, override)
@@ -205,7 +207,7 @@ def _taught(plan: _Plan, folder: Path, watch: Watch, processes: int) -> dict[str
     workspace = plan.workspace
     job = Job(
         name="lesson",
-        label=plan.config.method.upper(),
+        label=METHOD_LABELS[plan.config.method],
         model=str(workspace.model_folder(plan.head)),
         config=plan.config,
         examples=plan.rows,

@@ -92,10 +92,10 @@ def _task(base: Record, runs: Runs, methods: Mapping[str, str]) -> dict[str, Any
                 "probe_mean": resampling.estimate(_mean(after, families)) if families else None,
                 "drift": resampling.over_few([record["drift_nats"] for record in records]),
                 "drift_nats": fmean(record["drift_nats"] for record in records),
-                "steps": records[0]["steps"],
-                "seconds": fmean(record["seconds"] for record in records),
+                "steps": records[0]["steps"] or 0,
+                "seconds": fmean(record["seconds"] or 0.0 for record in records),  # oracle retrieval has no training
                 "seconds_to": {str(level): _seconds_to(curve, main_group(groups), level) for level in LEVELS},
-                "peak_memory_gib": max(record["peak_memory_gib"] for record in records),
+                "peak_memory_gib": max(record["peak_memory_gib"] or 0.0 for record in records),
                 "curve": curve,
                 "config": records[0]["config"],
             }

@@ -9,7 +9,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from selftaught.config import LearnConfig
+from selftaught.config import METHOD_LABELS, LearnConfig
+from selftaught.errors import ConfigError
 from selftaught.files import whole_directory, write_text
 from selftaught.models.adapters import trainable
 from selftaught.models.fast_decoder import make_decoder
@@ -121,9 +122,12 @@ def train(
         The taught model, in its compute type, and the run's record.
 
     Raises:
+        ConfigError: the method is oracle retrieval, which changes no weight.
         DataError: nothing to teach, or a prompt does not fit.
         ModelError, TrainingError, ArtifactError: as their names say.
     """
+    if not config.teaches:
+        raise ConfigError(f"method: {METHOD_LABELS[config.method]} teaches nothing; measure it with `learn`")
     callbacks = callbacks or Callbacks()
     student = load_model(source, dtype=config.dtype, masters=True)
     config, rows = prepare(examples, student, config)

@@ -169,6 +169,26 @@ def test_each_arm_is_taught_with_each_seed_and_measured_along_the_way(run: Any, 
     assert not list((tmp_path / "out").glob("**/model.safetensors")), "models go once they are measured"
 
 
+def test_oracle_retrieval_is_measured_and_not_taught(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: dict[str, list[str]] = {}
+    plain = jobs._measure
+
+    def spied(job: jobs.Job, *rest: Any) -> Any:
+        asked[job.name] = [example.question for suite in job.suites or () for example in suite.examples]
+        return plain(job, *rest)
+
+    monkeypatch.setattr(jobs, "_measure", spied)
+    report, _ = run(ARMS + '[arms.oracle]\nmethod = "oracle"\n')
+    questions = [f"Question {number}?" for number in range(6)]
+    assert asked["knowledge/ours/0"] == [*questions, "P?"]
+    shown = [f"Document {number}.\n\nQuestion {number}?" for number in range(6)]
+    assert asked["knowledge/oracle/0"] == [*shown, "P?"]
+    found = report["tasks"]["knowledge"]
+    oracle = found["arms"][-1]
+    assert (oracle["steps"], oracle["seconds"], oracle["drift_nats"]) == (0, 0.0, 0.0)
+    assert "oracle" not in found["front"]
+
+
 def test_what_is_done_is_kept_and_arms_seeds_and_settings_can_be_added(run: Any) -> None:
     first, _ = run(ARMS)
     same, done = run(ARMS, resume=True)
