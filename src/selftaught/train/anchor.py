@@ -84,6 +84,7 @@ class Anchor:
         rehearsed: prompts of earlier skills, as token ids; as many as `config.pool` are used.
         rehearsed_tokens: longest answer to one of them.
         origin: who writes and answers the general prompts: the model before it was taught anything; None is `base`.
+        num_steps: steps that it will be used for; no more rows are drawn than they need.
     """
 
     def __init__(
@@ -95,12 +96,15 @@ class Anchor:
         rehearsed: Sequence[Sequence[int]] = (),
         rehearsed_tokens: int = 0,
         origin: LanguageModel | None = None,
+        num_steps: int | None = None,
     ) -> None:
         self.config = config
         self.processes = processes
         self.seed = seed
-        wanted = min(config.pool, len(rehearsed)) if config.rehearsal else 0  # evenly taken
-        prompts = [tuple(rehearsed[index * len(rehearsed) // wanted]) for index in range(wanted)]
+        if num_steps is not None:
+            config = config.model_copy(update={"pool": min(config.pool, max(1, config.rows * num_steps))})
+            rehearsed = _evenly(rehearsed, config.rehearsal * num_steps)
+        prompts = _evenly(rehearsed, self.config.pool) if config.rehearsal else []
         self._held: list[_Held] = []
         if config.rows:
             writer = origin or base
@@ -137,6 +141,12 @@ class Anchor:
                 output.loss.backward()
                 total += output.loss.item()
         return total / self.config.weight
+
+
+def _evenly(prompts: Sequence[Sequence[int]], at_most: int) -> list[tuple[int, ...]]:
+    """So many prompts, evenly taken."""
+    wanted = min(at_most, len(prompts))
+    return [tuple(prompts[index * len(prompts) // wanted]) for index in range(wanted)]
 
 
 @dataclass(frozen=True)

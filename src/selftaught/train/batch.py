@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from selftaught.processes import ProcessGroup
 
@@ -38,10 +39,11 @@ def batch_indices(num_items: int, batch_size: int, step: int, seed: int) -> list
     return indices
 
 
-def _epoch_order(num_items: int, epoch: int, seed: int) -> list[int]:
+@lru_cache(maxsize=4)
+def _epoch_order(num_items: int, epoch: int, seed: int) -> tuple[int, ...]:
     order = list(range(num_items))
     random.Random(f"order/{seed}/{epoch}").shuffle(order)
-    return order
+    return tuple(order)
 
 
 def dealt(indices: Sequence[int], processes: ProcessGroup) -> list[int]:

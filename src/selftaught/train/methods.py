@@ -86,7 +86,9 @@ class Distillation(Method):
         if config.anchor.rows or (rehearse and config.anchor.rehearsal):
             prompts, length = rehearsal_prompts(student, rehearse)
             writer = None if origin is None else load_model(origin, dtype=config.dtype)
-            self.anchor = Anchor(student, config.anchor, config.seed, processes, prompts, length, writer)
+            self.anchor = Anchor(
+                student, config.anchor, config.seed, processes, prompts, length, writer, config.total_steps
+            )
 
     def step(self, indices: Sequence[int], step: int) -> StepOutput:
         """See `Method`."""
@@ -146,7 +148,7 @@ class Replay(Method):
         processes: ProcessGroup,
     ) -> None:
         super().__init__(student, optimizer, rows, config, processes)
-        general = Anchor(student, config.anchor, config.seed, processes).general
+        general = Anchor(student, config.anchor, config.seed, processes, num_steps=config.total_steps).general
         self._general = [
             TrainRow(f"general-{number}", row.prompt, (), row.completion) for number, row in enumerate(general)
         ]

@@ -17,9 +17,12 @@ from selftaught.models.teacher import TeacherModel
 from selftaught.processes import ALONE, ProcessGroup
 from selftaught.rollout.sampler import Completion, Sampling
 from selftaught.rollout.torch_sampler import sample
-from selftaught.train.batch import TrainRow, dealt, row_seed
+from selftaught.train.batch import TrainRow, batch_indices, dealt, row_seed
 
-GROUP_ROWS = 8  # rows for which the teacher draws together, always the same ones
+GROUP_ROWS = 8  # completions that the teacher draws together, always the same ones
+
+Draw = tuple[int, int]
+"""(which of the teacher's completions of a row, which row)."""
 
 
 @dataclass(frozen=True)
@@ -37,22 +40,66 @@ def teacher_share(config: LearnConfig, step: int) -> float:
     A student that does not know a fact seldom samples its first token, and once it samples another the
     rest of the answer is off track; the teacher's samples show it the whole answer until it can. After
     `teacher_share_end` of the run every completion is the student's own (after arXiv 2605.16865).
-    Off-policy distillation, a baseline, has the teacher's to the end.
+    Two baselines, off-policy distillation and SFT on the teacher's samples, have the teacher's to the end.
     """
-    if config.method == "off_policy":
+    if config.method in ("off_policy", "teacher_samples"):
         return 1.0
     rollout = config.rollout
     end = rollout.teacher_share_end * config.total_steps
     return rollout.teacher_share * max(0.0, 1 - step / end) if end > 0 else 0.0
 
 
+def wanted_draws(config: LearnConfig, num_rows: int, indices: Sequence[int], step: int) -> list[Draw]:
+    """Which of the teacher's completions of each row a step (0-based) takes: the next in turn.
+
+    Args:
+        config: of the run.
+        num_rows: rows that are taught.
+        indices: the step's rows that the teacher answers, one for each completion.
+        step: 0-based.
+    """
+    per_prompt = config.rollout.per_prompt
+    num_draws = max(config.rollout.teacher_draws, per_prompt)
+    epoch = step * config.rows_a_step // num_rows
+    copies = [indices[:place].count(index) for place, index in enumerate(indices)]
+    return [((epoch * per_prompt + copy) % num_draws, index) for copy, index in zip(copies, indices, strict=True)]
+
+
+def draw_groups(config: LearnConfig, num_rows: int) -> tuple[list[list[Draw]], int]:
+    """What a frozen teacher draws together: first all that the run needs, in the order in which it needs it.
+
+    Returns:
+        The groups, and how many of them the run needs; the others hold what its own order of rows does not ask for.
+    """
+    planned: dict[Draw, None] = {}
+    for step in range(config.total_steps):
+        indices = step_indices(config, num_rows, step)
+        by_teacher = indices[: round(teacher_share(config, step) * len(indices))]
+        planned |= dict.fromkeys(wanted_draws(config, num_rows, by_teacher, step))
+    numbers = range(max(config.rollout.teacher_draws, config.rollout.per_prompt))
+    others = [(number, row) for number in numbers for row in range(num_rows) if (number, row) not in planned]
+    groups = [_cut(list(planned)), _cut(others)]
+    return [*groups[0], *groups[1]], len(groups[0])
+
+
+def _cut(draws: list[Draw]) -> list[list[Draw]]:
+    return [draws[start : start + GROUP_ROWS] for start in range(0, len(draws), GROUP_ROWS)]
+
+
+def step_indices(config: LearnConfig, num_rows: int, step: int) -> list[int]:
+    """The row of each completion of a step (0-based)."""
+    copies = config.rollout.per_prompt if config.distils else 1
+    return [row for row in batch_indices(num_rows, config.rows_a_step, step, config.seed) for _ in range(copies)]
+
+
 class Rollouts:
     """Draws a step's completions and has the teacher score them.
 
-    A frozen teacher's own completions are drawn `teacher_draws` times for each row, kept with its
+    A frozen teacher's own completions are drawn up to `teacher_draws` times for each row, kept with its
     states (a few kilobytes each), and used in turn; the steps that learn from them need neither
-    rollout nor teacher. They are drawn in fixed groups of rows, so that their numbers do not depend on
-    the step that first needs them: a resumed run equals an uninterrupted one bit for bit.
+    rollout nor teacher. All that the run needs, and no more, is planned at its start and drawn in fixed
+    groups when it is due, so that their numbers do not depend on where the run was interrupted: a
+    resumed run equals an uninterrupted one bit for bit.
 
     Args:
         student: draws from its own prompts.
@@ -74,7 +121,9 @@ class Rollouts:
         self._processes = processes
         rollout = config.rollout
         self._sampling = Sampling(config.rollout_limit, rollout.temperature, rollout.top_p)
-        self._kept: OrderedDict[tuple[int, int], list[Rollout]] = OrderedDict()  # by draw and group of rows
+        self._groups, self._num_planned = draw_groups(config, len(rows)) if teacher.frozen else ([], 0)
+        self._places = {draw: (n, place) for n, group in enumerate(self._groups) for place, draw in enumerate(group)}
+        self._kept: OrderedDict[int, list[Rollout]] = OrderedDict()  # by number of the group
         self._kept_bytes = 0
         self._before: dict[int, tuple[int, ...]] = {}  # each row's last completion by the student
 
@@ -89,7 +138,7 @@ class Rollouts:
         by_teacher = dealt(indices[:num_teacher], self._processes)
         by_student = [num_teacher + place for place in dealt(indices[num_teacher:], self._processes)]
         if self._teacher.frozen:
-            wanted = self._wanted_draws(indices[:num_teacher], step)
+            wanted = wanted_draws(self._config, len(self._rows), indices[:num_teacher], step)
             kept = self._kept_draws(wanted)
             drawn = [kept[wanted[place]] for place in by_teacher]
         else:
@@ -98,7 +147,7 @@ class Rollouts:
 
     def teacher_samples(self, indices: Sequence[int], step: int) -> list[tuple[int, ...]]:
         """A frozen teacher's completion for each row of a step (0-based), of all processes, as token ids."""
-        wanted = self._wanted_draws(indices, step)
+        wanted = wanted_draws(self._config, len(self._rows), indices, step)
         kept = self._kept_draws(wanted)
         return [kept[key].completion.ids for key in wanted]
 
@@ -120,38 +169,35 @@ class Rollouts:
             return None
         return [self._before.get(index, self._rows[index].target) for index in indices]
 
-    def _wanted_draws(self, indices: Sequence[int], step: int) -> list[tuple[int, int]]:
-        """Which of its draws each row takes in a step, as (draw, row): the next in turn."""
-        rollout = self._config.rollout
-        num_draws = max(rollout.teacher_draws, rollout.per_prompt)
-        epoch = step * self._config.rows_a_step // len(self._rows)
-        copies = [indices[:place].count(index) for place, index in enumerate(indices)]
-        return [
-            ((epoch * rollout.per_prompt + copy) % num_draws, index)
-            for copy, index in zip(copies, indices, strict=True)
-        ]
-
-    def _kept_draws(self, wanted: Sequence[tuple[int, int]]) -> dict[tuple[int, int], Rollout]:
-        """A frozen teacher's completions by draw and row, drawn (each group by one process) where they are not kept."""
-        groups = sorted({(draw, index // GROUP_ROWS) for draw, index in wanted})
-        missing = [key for key in groups if key not in self._kept]
+    def _kept_draws(self, wanted: Sequence[Draw]) -> dict[Draw, Rollout]:
+        """A frozen teacher's completions, drawn (each group by one process) where they are not kept."""
+        groups = sorted({self._places[draw][0] for draw in wanted})
+        missing = self._shared_out([group for group in groups if group not in self._kept])
         drawn = []
-        for draw, group in self._processes.share(missing):
-            members = range(group * GROUP_ROWS, min((group + 1) * GROUP_ROWS, len(self._rows)))
-            drawn.append(self._from_teacher(members, range(len(members)), f"teacher-draw/{draw}"))
+        for group in self._processes.share(missing):
+            numbers, rows = zip(*self._groups[group], strict=True)
+            drawn.append(self._from_teacher(rows, numbers, "draw"))
         everyones = self._processes.merged(self._processes.gather(drawn)) if missing else []
-        found = {key: self._kept[key] for key in groups if key not in missing}
+        found = {group: self._kept[group] for group in groups if group in self._kept}
         found |= dict(zip(missing, everyones, strict=True))
         self._keep(found)
-        return {(draw, index): found[draw, index // GROUP_ROWS][index % GROUP_ROWS] for draw, index in wanted}
+        places = {draw: self._places[draw] for draw in wanted}
+        return {draw: found[group][place] for draw, (group, place) in places.items()}
 
-    def _keep(self, draws: dict[tuple[int, int], list[Rollout]]) -> None:
+    def _shared_out(self, missing: list[int]) -> list[int]:
+        """Groups that are to be drawn, and as many of the next planned ones as keep every process busy."""
+        if not missing:
+            return []
+        ahead = [group for group in range(missing[-1] + 1, self._num_planned) if group not in self._kept]
+        return missing + ahead[: -len(missing) % self._processes.size]
+
+    def _keep(self, draws: dict[int, list[Rollout]]) -> None:
         """Keeps draws as far as their memory goes; those that were not used for the longest time make room."""
-        for key, rollouts in draws.items():
-            if key not in self._kept:
-                self._kept[key] = rollouts
+        for group, rollouts in draws.items():
+            if group not in self._kept:
+                self._kept[group] = rollouts
                 self._kept_bytes += _size(rollouts)
-            self._kept.move_to_end(key)
+            self._kept.move_to_end(group)
         while self._kept_bytes > (self._config.prefix_cache_mib << 20) // self._processes.size:
             _, dropped = self._kept.popitem(last=False)
             self._kept_bytes -= _size(dropped)

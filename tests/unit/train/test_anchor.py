@@ -189,3 +189,12 @@ def test_a_pool_bounds_what_is_rehearsed(sharp_model: Path, base: LanguageModel)
     student, _, _, _ = make_student(sharp_model, tiny_config())
     anchor = Anchor(student, AnchorConfig(rows=0, rehearsal=2, pool=2), 0, ALONE, prompts, length)
     assert [row.prompt for row in anchor._held[0].rows] == [prompts[0], prompts[2]], "evenly taken"
+
+
+def test_no_more_is_drawn_than_the_steps_need(sharp_model: Path, base: LanguageModel) -> None:
+    prompts, length = rehearsal_prompts(base, LEARNED)
+    config = AnchorConfig(rows=3, pool=100, rehearsal=1, max_new_tokens=4)
+    anchor = Anchor(base, config, 0, ALONE, prompts, length, num_steps=2)
+    assert [len(held.rows) for held in anchor._held] == [6, 2]
+    assert {row.prompt for row in anchor._held[1].rows} == {prompts[0], prompts[2]}
+    assert len(Anchor(base, config.model_copy(update={"pool": 4}), 0, num_steps=2).general) == 4

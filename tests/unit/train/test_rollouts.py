@@ -20,7 +20,7 @@ from selftaught.processes import ProcessGroup
 from selftaught.rollout.sampler import Sampling
 from selftaught.rollout.torch_sampler import sample
 from selftaught.train import rollouts as module
-from selftaught.train.batch import TrainRow, row_seed
+from selftaught.train.batch import TrainRow, batch_indices, row_seed
 from selftaught.train.loop import train
 from selftaught.train.optim import Optimizer
 from selftaught.train.rollouts import Rollout, Rollouts, teacher_share
@@ -122,6 +122,31 @@ def test_kept_draws_do_not_depend_on_the_step_that_first_needs_them(
         assert_same([again], [first[index]])
         assert late.draw([index], 4)[0] is again, "kept, not drawn anew"
         assert other.completion.ids != again.completion.ids
+
+
+@pytest.mark.parametrize("group_rows", [1, 3, 8])
+def test_the_teacher_draws_what_the_run_needs_once_and_no_more(
+    sharp_model: Path, group_rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "GROUP_ROWS", group_rows)
+    rollout = {**BY_TEACHER, "teacher_draws": 3, "teacher_share": 1.0, "teacher_share_end": 0.5}
+    student, teacher, rows, config, _ = made(sharp_model, steps=8, batch_size=2, rollout=rollout)
+    drawn: list[tuple[int, int]] = []
+    plain = Rollouts._from_teacher
+
+    def noted(self: Rollouts, indices: Sequence[int], numbers: Sequence[int], stream: str) -> list[Rollout]:
+        drawn.extend(zip(numbers, indices, strict=True))
+        return plain(self, indices, numbers, stream)
+
+    monkeypatch.setattr(Rollouts, "_from_teacher", noted)
+    rollouts, needed = Rollouts(student, teacher, rows, config), []
+    for step in range(8):
+        indices = batch_indices(len(rows), 2, step, config.seed)
+        by_teacher = indices[: round(teacher_share(config, step) * 2)]
+        needed += module.wanted_draws(config, len(rows), by_teacher, step)
+        rollouts.draw(indices, step)
+    assert drawn == list(dict.fromkeys(needed)), "in the order of need"
+    assert 0 < len(drawn) < 3 * len(rows)
 
 
 @pytest.mark.parametrize(("per_prompt", "number"), [(1, 2), (2, 2), (2, 4), (3, 2), (2, 3)])
