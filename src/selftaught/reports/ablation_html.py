@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 Report = Mapping[str, Any]
-MAX_DRAWN = 8  # arms in one chart; the front's come first
+MAX_DRAWN = 10  # arms in one chart; the front's come first
 
 
 def render_ablation(report: dict[str, Any]) -> str:
@@ -31,7 +31,9 @@ def headline(report: Report) -> str:
     for task, found in report["tasks"].items():
         best = max(found["arms"], key=lambda arm: arm["accuracy"][found["main_group"]]["value"])
         share = percent(best["accuracy"][found["main_group"]]["value"])
-        words.append(f"{spaced(task)}: {best['label']} learned most ({share}, drift {nats(best['drift_nats'])}).")
+        front = ", ".join(found["front"]) or "no arm"
+        most = f"{best['label']} learned most ({share}, drift {nats(best['drift_nats'])})"
+        words.append(f"{spaced(task)}: {most}; on the front: {front}.")
     return " ".join(words)
 
 
@@ -79,8 +81,7 @@ def _base_mean(found: Mapping[str, Any]) -> str:
 
 def _view(report: Report) -> dict[str, Any]:
     """Everything that the template shows, in words."""
-    arms = list(dict.fromkeys(arm["name"] for found in report["tasks"].values() for arm in found["arms"]))
-    styles = run_styles([{"name": "base"}, *({"name": name} for name in arms)])
+    arms = {arm["name"]: arm for found in report["tasks"].values() for arm in found["arms"]}
     seeds = list(
         dict.fromkeys(seed for found in report["tasks"].values() for arm in found["arms"] for seed in arm["seeds"])
     )
@@ -92,7 +93,7 @@ def _view(report: Report) -> dict[str, Any]:
         "headline": headline(report),
         "comparisons": [],
         "model": report["model"],
-        "styles": list(styles.values()),
+        "styles": list(run_styles([{"name": "base"}, *arms.values()]).values()),
         "levels": [percent(level) for level in report["levels"]],
         "tasks": [_task(report, task, place) for place, task in enumerate(report["tasks"])],
         "configs": settings([(arm["label"], arm["config"], None) for arm in first["arms"]]),
@@ -104,17 +105,20 @@ def _task(report: Report, task: str, place: int) -> dict[str, Any]:
     found = report["tasks"][task]
     group = found["main_group"]
     changes = {row["arm"]: row for row in found["differences"]}
-    front = [arm for arm in found["arms"] if arm["name"] in found["front"] or arm["name"] == found["reference"]]
-    drawn = [*front, *(arm for arm in found["arms"] if arm not in front)][:MAX_DRAWN]
+    first = sorted(found["arms"], key=lambda arm: arm["name"] not in (*found["front"], found["reference"]))[:MAX_DRAWN]
+    drawn = [arm for arm in found["arms"] if arm in first]
     pseudo = {"runs": [{**found["base"], "curve": []}, *drawn]}
+    others = [name for name in found["groups"] if name != group]
+    asked = [f"{spaced(name)} ({found['items'][name]} asked)" for name in (group, *others)]
+    known = [percent(found["base"]["accuracy"][name]["value"]) for name in (group, *others)]
+    probes = ["Probes, mean"] if found["families"] else []
     return {
         "name": spaced(task),
         "id": f"task{place}",
         "main_group": group,
         "reference": next(arm["label"] for arm in found["arms"] if arm["name"] == found["reference"]),
-        "groups": [f"{spaced(name)} ({found['items'][name]} asked)" for name in found["groups"]],
-        "base": [percent(found["base"]["accuracy"][name]["value"]) for name in found["groups"]],
-        "base_probes": _base_mean(found),
+        "columns": [asked[0], "Drift, nats per token", *asked[1:], *probes],
+        "base": [known[0], nats(0), *known[1:], *([_base_mean(found)] if probes else [])],
         "rows": [_row(report, found, arm, changes.get(arm["name"])) for arm in found["arms"]],
         "left_out": len(found["arms"]) - len(drawn),
         "plane": plane_chart(pseudo, group, f"plane{place}"),
@@ -132,13 +136,14 @@ def _row(
         words = f"{points(moved['value'], True)} ({points(moved['low'])} to {points(moved['high'])})"
         return {"value": percent(now["value"]), "limits": interval(now), "moved": words, "tone": tone}
 
-    cells = [cell(arm["accuracy"][name], change["accuracy"][name] if change else None) for name in found["groups"]]
+    groups = sorted(found["groups"], key=lambda name: name != found["main_group"])
+    cells = [cell(arm["accuracy"][name], change["accuracy"][name] if change else None) for name in groups]
     if arm["probe_mean"]:
         cells.append(cell(arm["probe_mean"], change["probe_mean"] if change else None))
     drift = arm["drift"]
     limits = "" if drift["low"] is None else f"{nats(drift['low'])} to {nats(drift['high'])}"
     ratio = f"{change['drift_ratio']:.2f} times" if change and change["drift_ratio"] is not None else ""
-    cells.append({"value": nats(drift["value"]), "limits": limits, "moved": ratio, "tone": ""})
+    cells.insert(1, {"value": nats(drift["value"]), "limits": limits, "moved": ratio, "tone": ""})
     return {
         "label": arm["label"],
         "seeds": len(arm["seeds"]),
