@@ -17,6 +17,7 @@ from selftaught.config import FullSupport, TeacherTopK
 from selftaught.losses.divergence import (
     DIVERGENCES,
     cross_entropy_gradient,
+    dft_gradient,
     divergence,
     divergence_gradient,
     with_tail,
@@ -253,4 +254,15 @@ def test_cross_entropy_equals_torchs_and_its_gradient_autograds(dtype: torch.dty
     expected = F.cross_entropy(leaf, targets, reduction="none")
     nats, gradient = cross_entropy_gradient(student, targets)
     torch.testing.assert_close(nats, expected.detach())
+    torch.testing.assert_close(gradient, *torch.autograd.grad(expected.sum(), leaf))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_dft_equals_autograds_with_the_probability_detached(dtype: torch.dtype) -> None:
+    student, targets = logits(21).to(dtype), torch.tensor([0, 16, 3, 3, 8])
+    leaf = student.clone().requires_grad_()
+    nats = F.cross_entropy(leaf, targets, reduction="none")
+    expected = (-nats).exp().detach() * nats
+    value, gradient = dft_gradient(student, targets)
+    torch.testing.assert_close(value, expected.detach())
     torch.testing.assert_close(gradient, *torch.autograd.grad(expected.sum(), leaf))
