@@ -55,8 +55,8 @@ def evaluate(
         on_progress: called with the number of answers so far.
 
     Returns:
-        {"model", "accuracy": {group: share}, "probes": {family: share}, "results": [{"id", "group",
-        "completion", "correct"}]}; a share is {"correct", "total", "value", "low", "high"}.
+        {"model", "accuracy": {group: share}, "probes": {family: share}, "results": [{"id", "group", "question",
+        "expected", "completion", "correct"}]}; a share is {"correct", "total", "value", "low", "high"}.
     """
     from selftaught.evaluation.probes import FAMILIES, probe_family
     from selftaught.evaluation.runner import accuracy_by_group
@@ -73,7 +73,14 @@ def evaluate(
         "model": str(model),
         "accuracy": accuracy_by_group(results),
         "probes": accuracy_by_group(probe_results),
-        "results": [asdict(result) for result in results],
+        "results": [
+            {
+                **asdict(result),
+                "question": example.question,
+                "expected": example.answers[0] if example.answers else example.demonstration or "",
+            }
+            for example, result in zip(examples, results, strict=True)
+        ],
     }
 
 

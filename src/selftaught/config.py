@@ -197,6 +197,20 @@ class AnchorConfig(Config):
     max_new_tokens: int = Field(24, ge=1, description="Longest prompt, and longest answer, of an anchor row.")
 
 
+class GuardConfig(Config):
+    """Ends a run that goes wrong, at its last checkpoint (train/guard.py); a bound that is not set watches nothing."""
+
+    window: int = Field(10, ge=1, description="Steps over which each sign is averaged.")
+    repetition: float | None = Field(
+        0.3, gt=0, description="Bound on the rise of the share of four-token runs that a completion has said before."
+    )
+    unended: float | None = Field(
+        0.5, gt=0, description="Bound on the rise of the share of completions that do not end by themselves."
+    )
+    gap_nats: float | None = Field(1.0, gt=0, description="Bound on the rise of the gap to what is taught.")
+    anchor_nats: float | None = Field(0.5, gt=0, description="Bound on the rise of the anchor's divergence.")
+
+
 # --------------------------------------------------------------------------------------------- a run
 
 
@@ -249,6 +263,7 @@ class LearnConfig(Config):
     loss: LossConfig = Field(LossConfig(), description="What is minimised.")
     rollout: RolloutConfig = Field(RolloutConfig(), description="How completions are drawn.")
     anchor: AnchorConfig = Field(AnchorConfig(), description="What keeps the student near the base (SDFT).")
+    guard: GuardConfig = Field(GuardConfig(), description="When a run ends itself.")
     prompts: PromptConfig = Field(PromptConfig(), description="What the teacher is shown.")
     sft_documents: bool = Field(False, description="SFT also trains on each distinct document, as plain text.")
     reinvoke_share: float = Field(

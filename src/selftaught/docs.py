@@ -23,9 +23,9 @@ from selftaught.files import write_text
 
 WIDTH = 100
 ENDING = """Standard output holds the result, standard error the progress. What is wrong is said in one line with exit
-code 2; `selftaught --debug …` shows the traceback. Ctrl-C ends with exit code 130, and `--resume` goes on. A
-lesson in a workspace ends with 0 if it is promoted, 3 if it is rejected, 4 if the gate cannot say; asked for
-again, it goes on by itself.
+code 2, and a misspelt option beside its command's usage; `selftaught --debug …` shows the traceback. Ctrl-C ends
+with exit code 130, and `--resume` goes on. A lesson in a workspace ends with 0 if it is promoted, 3 if it is
+rejected, 4 if the gate cannot say; asked for again, it goes on by itself.
 """
 NOTE = "<!-- made by `python -m selftaught.docs`; do not edit -->\n"
 

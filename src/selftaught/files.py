@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import glob
 import hashlib
 import json
@@ -225,4 +226,6 @@ def _readable_write_errors(path: Path) -> Iterator[None]:
         if not isinstance(error, OSError) and "(os error " not in str(error):
             raise
         reason = getattr(error, "strerror", None) or str(error)
-        raise ArtifactError(f"{path}: cannot be written ({reason}); free some space or choose another place") from error
+        forbidden = getattr(error, "errno", None) in (errno.EACCES, errno.EPERM, errno.EROFS)
+        mend = "choose a place that you may write to" if forbidden else "free some space or choose another place"
+        raise ArtifactError(f"{path}: cannot be written ({reason}); {mend}") from error

@@ -113,7 +113,10 @@ def test_missing_model(name: str) -> None:
 
 
 def test_hub_model_without_a_network() -> None:
-    assert "nobody/nothing: cannot be fetched from the hub" in run("ask", "nobody/nothing", "Who?").error_line
+    assert (
+        "nobody/nothing: there is no such directory, and it cannot be fetched from the hub either"
+        in run("ask", "nobody/nothing", "Who?").error_line
+    )
 
 
 def test_damaged_taught_model(tiny_model: Path, facts_file: Path, tmp_path: Path) -> None:

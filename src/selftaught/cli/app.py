@@ -15,6 +15,7 @@ from selftaught.cli.experiment import ablate, compare, experiment
 from selftaught.cli.harness import harness
 from selftaught.cli.options import (
     HERE,
+    AnyModel,
     AsJson,
     Excused,
     InWorkspace,
@@ -24,6 +25,7 @@ from selftaught.cli.options import (
     Reason,
     Recipe,
     Resume,
+    located,
     print_json,
 )
 from selftaught.cli.skills import skills
@@ -101,16 +103,19 @@ def learn(
     from selftaught.cli.progress import Progress
     from selftaught.config import METHOD_LABELS, load_config
     from selftaught.continual import learn as run
+    from selftaught.errors import ConfigError
 
+    if method and any(change.startswith("method=") for change in overrides or ()):
+        raise ConfigError("--method: is set by -s too; give it once")
     changes = [*([f"method={method}"] if method else []), *(overrides or [])]
-    opened = ledger.workspace_of(data, workspace, model, out)
+    opened = ledger.workspace_of(data, workspace, model, out, resume)
     if opened is not None:
         ledger.learn_skill(opened, data, recipe, changes, override or [], reason, processes, as_json)
     ledger.check_no_lesson(data, override or [], reason)
     out = out or Path("runs/learn")
     config = load_config(recipe, changes)
     with Progress({"base": "base", config.method: METHOD_LABELS[config.method]}, quiet=as_json) as progress:
-        report = run(data, model or "smollm2-135m", out, config, resume, progress, processes)
+        report = run(data, located(model or "smollm2-135m"), out, config, resume, progress, processes)
     question = next((item["question"] for item in report["answers"]), "Hello!")
     _show(report, out, as_json, out if config.teaches else None, question)
 
@@ -128,7 +133,7 @@ def check(
     from selftaught.config import load_config
     from selftaught.reports import lift_line
 
-    found = api.check(data, model, load_config(recipe, overrides or ()))
+    found = api.check(data, located(model), load_config(recipe, overrides or ()))
     if as_json:
         print_json(found)
         return
@@ -139,7 +144,7 @@ def check(
 
 @app.command()
 def evaluate(
-    model: Annotated[str, typer.Argument(help="Embedded name, model or run directory, or hub id.")],
+    model: Annotated[str, typer.Argument(help=AnyModel)],
     data: Annotated[str, typer.Argument(help="JSONL, CSV or Parquet file, or hub data set (owner/name).")],
     probes: Annotated[bool, typer.Option("--probes", help="Also ask the retention probes.")] = False,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")] = 64,
@@ -149,7 +154,7 @@ def evaluate(
     """Ask a model every question of a data set and score its answers."""
     from selftaught import api
 
-    found = api.evaluate(model, data, max_new_tokens, probes)
+    found = api.evaluate(located(model), data, max_new_tokens, probes)
     if as_json:
         print_json(found)
         return
@@ -157,12 +162,13 @@ def evaluate(
         low, high = share["low"], share["high"]
         print(f"{group:<16} {share['value']:6.1%}  ({share['correct']}/{share['total']}, 95%: {low:.0%}–{high:.0%})")
     for result in found["results"][:show]:
-        print(f"{'✓' if result['correct'] else '✗'} {result['id']}: {' '.join(result['completion'].split())}")
+        print(f"{'✓' if result['correct'] else '✗'} {result['id']}: {' '.join(result['question'].split())}")
+        print(f"    {' '.join(result['completion'].split())}   (expected: {result['expected']})")
 
 
 @app.command()
 def ask(
-    model: Annotated[str, typer.Argument(help="Embedded name, model or run directory, or hub id.")],
+    model: Annotated[str, typer.Argument(help=AnyModel)],
     prompt: Annotated[str | None, typer.Argument(help="A question; without one, a conversation begins.")] = None,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")] = 256,
     temperature: Annotated[float, typer.Option(min=0, help="0 always gives the likeliest answer.")] = 0.0,
@@ -176,7 +182,7 @@ def ask(
 
     if prompt is not None and not prompt.strip():
         raise DataError("the question is empty")
-    chat = Chat(model, max_new_tokens, temperature, seed, system)
+    chat = Chat(located(model), max_new_tokens, temperature, seed, system)
     if prompt is not None:
         reply = chat.say(prompt)
         print_json({"model": model, "prompt": prompt, "completion": reply}) if as_json else print(reply)

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from selftaught.cli.options import AsJson, Model, Overrides, Processes, Resume, print_json
+from selftaught.cli.options import AnyModel, AsJson, Model, Overrides, Processes, Resume, located, print_json
 
 experiment = typer.Typer(no_args_is_help=True, help="Experiments on the built-in skills.")
 
@@ -86,7 +86,7 @@ def ablate(
 
 
 def compare(
-    first: Annotated[str, typer.Argument(help="Embedded name, model or run directory, or hub id.")],
+    first: Annotated[str, typer.Argument(help=AnyModel)],
     second: Annotated[str, typer.Argument(help="Another.")],
     data: Annotated[
         list[str] | None, typer.Option(help="A data set to ask as well; may be given several times.")
@@ -109,7 +109,7 @@ def compare(
     from selftaught.reports.comparison import write_comparison
 
     with Progress({"first": first, "second": second}, quiet=as_json) as progress:
-        found = run(first, second, data or (), probes, tolerance, watch=progress, processes=processes)
+        found = run(located(first), located(second), data or (), probes, tolerance, watch=progress, processes=processes)
     if as_json:
         print_json(found)
         if out is not None:

@@ -29,8 +29,10 @@ def init(
     """Make a workspace: one model that learns skill after skill, and a ledger that remembers everything."""
     from selftaught.continual.workspace import Workspace
 
+    there = (folder / "selftaught.toml").exists()
     workspace = Workspace.create(folder, model)
-    print(f"{workspace.root / 'selftaught.toml'} made; HEAD is v0, {workspace.config.model}.")
+    file = workspace.root / "selftaught.toml"
+    print(f"{file} {'kept as it was' if there else 'made'}; a new ledger: HEAD is v0, {workspace.config.model}.")
     print("Next: selftaught skills add NAME DATA (or tools, medical, science), then selftaught learn NAME")
 
 
@@ -101,7 +103,8 @@ def show(version: Name = "HEAD", workspace: InWorkspace = HERE, as_json: AsJson 
     if found["verdict"]:
         print_verdict(console, found["verdict"])
     for event in found["events"]:
-        console.print(f"{event['created']}  {event['kind']}: {event['reason']}", markup=False)
+        reason = event["reason"].removeprefix(f"{event['kind']}: ")
+        console.print(f"{event['created']}  {event['kind']}: {reason}", markup=False, soft_wrap=True)
 
 
 def diff(
@@ -129,8 +132,7 @@ def diff(
             f"({100 * (new['value'] - old['value']):+.1f} points; {suite['gained']} gained, {suite['lost']} lost, "
             f"p = {suite['p']:.2g})"
         )
-        losses_first = sorted(suite["flips"], key=lambda flip: flip["gained"])
-        print_flips(console, losses_first[:items], found["before"], found["after"])
+        print_flips(console, _some(suite["flips"], items), found["before"], found["after"])
         if len(suite["flips"]) > items > 0:
             console.print(f"  … and {len(suite['flips']) - items} more (--items {len(suite['flips'])})")
 
@@ -150,7 +152,7 @@ def rollback(
 
 
 def promote(version: Name, override: Excused = None, reason: Reason = "", workspace: InWorkspace = HERE) -> None:
-    """Let a version in that the gate held or rejected: name each check that it failed, and say why."""
+    """Let a version in that the gate held or rejected: name each check that it did not pass, and say why."""
     from selftaught.continual.verdict import promote as run
     from selftaught.continual.workspace import Workspace
 
@@ -201,7 +203,7 @@ def fsck(workspace: InWorkspace = HERE) -> None:
     )
 
 
-def workspace_of(data: str, start: Path, model: str | None, out: Path | None) -> Any:
+def workspace_of(data: str, start: Path, model: str | None, out: Path | None, resume: bool) -> Any:
     """The workspace whose skill is to be learned; None if it is data outside of any.
 
     Raises:
@@ -211,12 +213,18 @@ def workspace_of(data: str, start: Path, model: str | None, out: Path | None) ->
     from selftaught.errors import ConfigError
 
     is_data = Path(data).is_file() or any(mark in data for mark in "/.:")
-    if out is not None or (start == HERE and (is_data or Workspace.find(start) is None)):
+    if start == HERE and (is_data or Workspace.find(start) is None):
         return None
     if is_data:
         raise ConfigError(f"{data}: is data, not a skill; register it first: selftaught skills add NAME {data}")
     opened = Workspace.open(start)
     opened.ledger.skill(data)
+    if out is not None:
+        raise ConfigError(
+            "--out: a lesson keeps its versions in the workspace; leave it out, and see selftaught export"
+        )
+    if resume:
+        raise ConfigError("--resume: an interrupted lesson goes on by itself when it is asked for again; leave it out")
     if model is not None:
         raise ConfigError(f"--model: a lesson teaches HEAD ({opened.ledger.head().name}); leave it out")
     return opened
@@ -275,8 +283,8 @@ def learn_skill(
         console = Console(highlight=False)
         print_verdict(console, lesson.verdict)
         if lesson.reason != lesson.verdict["sentence"]:
-            console.print(lesson.reason, markup=False)
-        _print_next(console, workspace, lesson.version.name, lesson.status)
+            console.print(lesson.reason, markup=False, soft_wrap=True)
+        _print_next(console, workspace, lesson)
     raise typer.Exit(EXIT_CODES[lesson.status])
 
 
@@ -285,11 +293,18 @@ def print_verdict(console: Any, verdict: dict[str, Any], decision: bool = True) 
     marks = {"improved": "[green]✓[/]", "kept": "[green]✓[/]", "regressed": "[red]✗[/]", "unimproved": "[red]✗[/]"}
     for check in verdict["checks"]:
         console.print(f"{marks.get(check['outcome'], '[yellow]?[/]')} ", end="")
-        console.print(check["sentence"], markup=False)
+        console.print(check["sentence"], markup=False, soft_wrap=True)
     if decision:
         colour = MARKS[verdict["outcome"]]
         console.print(f"[bold {colour}]{verdict['outcome']}[/]", end="")
-        console.print(verdict["sentence"].removeprefix(verdict["outcome"]), markup=False)
+        console.print(verdict["sentence"].removeprefix(verdict["outcome"]), markup=False, soft_wrap=True)
+
+
+def _some(flips: Sequence[dict[str, Any]], count: int) -> list[dict[str, Any]]:
+    """So many flips: losses first, but of the gains at least one in three where there are any."""
+    lost, gained = ([flip for flip in flips if flip["gained"] == way] for way in (False, True))
+    num_lost = min(len(lost), max(count - len(gained), count - count // 3))
+    return [*lost[:num_lost], *gained[: count - num_lost]]
 
 
 def print_flips(console: Any, flips: Sequence[dict[str, Any]], before: str, after: str) -> None:
@@ -301,15 +316,19 @@ def print_flips(console: Any, flips: Sequence[dict[str, Any]], before: str, afte
         console.print(f"      {after}: {_line(flip['after'])}", markup=False)
 
 
-def _print_next(console: Any, workspace: Any, name: str, status: str) -> None:
-    head = workspace.ledger.head().name
-    if status == "promoted":
-        console.print(f"HEAD is {head}. Export it: selftaught export {head} DIR", markup=False)
+def _print_next(console: Any, workspace: Any, lesson: Any) -> None:
+    from selftaught.continual.verdict import failed_checks
+
+    head, name = workspace.ledger.head().name, lesson.version.name
+    if lesson.status == "promoted":
+        console.print(f"HEAD is {head}. Ask it: selftaught ask {head} QUESTION", markup=False, soft_wrap=True)
         return
+    overrides = " ".join(f"--override {check}" for check in failed_checks(lesson.verdict))
     console.print(
         f"HEAD stays {head}. What flipped: selftaught diff {head} {name}. To let it in all the same: "
-        f"selftaught promote {name} --override NAME --reason TEXT",
+        f'selftaught promote {name} {overrides} --reason "…"',
         markup=False,
+        soft_wrap=True,
     )
 
 

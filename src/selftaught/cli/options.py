@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+AnyModel = "Embedded name, model or run directory, hub id or, in a workspace, a version (v2, HEAD)."
 Model = Annotated[str, typer.Option("--model", "-m", help="Embedded name, model or run directory, or hub id.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines on standard output.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with the interrupted run in --out.")]
@@ -28,6 +30,22 @@ Excused = Annotated[
 Reason = Annotated[str, typer.Option(help="Why, in words; recorded in the ledger.")]
 
 HERE = Path()
+VERSION = re.compile(r"HEAD|v\d+")
+
+
+def located(model: str) -> str:
+    """A version of the workspace that one is in ("v2", "HEAD") as the folder of its weights; any other model as it is.
+
+    Raises:
+        ConfigError: there is no workspace here, or no such version in it.
+        ArtifactError: its weights are gone or damaged.
+    """
+    if not VERSION.fullmatch(model) or Path(model).exists():
+        return model
+    from selftaught.continual.workspace import Workspace
+
+    opened = Workspace.open(HERE)
+    return str(opened.model_folder(opened.ledger.version(model)))
 
 
 def print_json(value: Any) -> None:

@@ -104,8 +104,7 @@ class Progress:
 
 def training_line(values: Mapping[str, Any]) -> str:
     """One step in a line: loss, gap, length, speed, time left."""
-    seconds = max(values["seconds"], 1e-9)
-    left = seconds / values["step"] * (values["steps"] - values["step"])
+    seconds, left = max(values["seconds"], 1e-9), values["seconds_left"]
     parts = [
         f"step {values['step']}/{values['steps']}",
         f"loss {values['loss']:.3f}",

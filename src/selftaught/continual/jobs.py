@@ -239,7 +239,7 @@ def _teach(job: Job, folder: Path, watch: Watch, processes: ProcessGroup) -> dic
         drift = drift_nats(reference, model) if reference else None
         return _curve_point(job, model, config, drift, processes)
 
-    watch(Event(job.name, "training", {}))
+    watch(Event(job.name, "preparing to train", {}))  # the base writes its anchor's requests
     callbacks = Callbacks(lambda report: watch(Event(job.name, "training", asdict(report))), on_evaluate)
     checkpoints = folder / CHECKPOINT_FOLDER
     model, record = train(job.model, job.examples, config, checkpoints, callbacks, processes, job.rehearse, job.origin)
@@ -254,14 +254,16 @@ def _teach(job: Job, folder: Path, watch: Watch, processes: ProcessGroup) -> dic
     measured = _measure(job, model, config, watch, processes)
     watch(Event(job.name, "measuring", {"what": "drift"}))
     drift = drift_nats(reference, model) if reference is not None else None
-    last: dict[str, Any] = {"step": config.total_steps, "seconds": round(record.seconds, 2), "drift_nats": drift}
+    steps = record.stopped["kept"] if record.stopped else config.total_steps
+    last: dict[str, Any] = {"step": steps, "seconds": round(record.seconds, 2), "drift_nats": drift}
     last["accuracy"] = {group: share["value"] for group, share in measured["accuracy"].items()}
     return {
         **measured,
         "drift_nats": drift,
         "model_dir": str(folder / MODEL_FOLDER),
         "config": config.model_dump(mode="json"),
-        "steps": config.total_steps,
+        "steps": steps,
+        "stopped": record.stopped,
         "seconds": record.seconds,
         "tokens": record.tokens,
         "processes": processes.size,
@@ -279,6 +281,7 @@ def _blank(job: Job) -> dict[str, Any]:
         "model_dir": None,
         "config": None,
         "steps": None,
+        "stopped": None,
         "seconds": None,
         "tokens": None,
         "processes": None,

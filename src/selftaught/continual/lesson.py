@@ -25,7 +25,18 @@ from selftaught.ledger.store import now
 from selftaught.types import Example
 
 REQUEST_FILE = "request.json"
-TRAINING_FIELDS = ("label", "steps", "seconds", "tokens", "processes", "peak_memory_gib", "curve", "loss", "lift")
+TRAINING_FIELDS = (
+    "label",
+    "steps",
+    "seconds",
+    "tokens",
+    "processes",
+    "peak_memory_gib",
+    "curve",
+    "loss",
+    "lift",
+    "stopped",
+)
 
 
 @dataclass(frozen=True)

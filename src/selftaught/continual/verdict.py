@@ -73,13 +73,23 @@ def promote(workspace: Workspace, name: str, override: Sequence[str], reason: st
         verdict = workspace.ledger.verdict(version)
         status = workspace.ledger.status(version)
         if verdict is None or status not in ("rejected", "inconclusive", "rolled back"):
-            raise ConfigError(f"{version.name}: is {status}, so there is nothing to promote")
+            what = "the base" if verdict is None else status
+            raise ConfigError(f"{version.name}: is {what}, so there is nothing to promote")
+        known = [check["name"] for check in verdict["checks"]]
+        for one in override:
+            if one not in known:
+                raise ConfigError(
+                    f"--override: {one} was no check of {version.name}; its checks were {', '.join(known)}"
+                )
         why = "promoted again after it was rolled back"
         if status != "rolled back":
             decided, why = decide(verdict, "hold", override, reason)
-            missing = [name for name in failed_checks(verdict) if name not in override]
+            missing = {one: outcome for one, outcome in failed_checks(verdict).items() if one not in override}
             if decided != "promoted":
-                raise ConfigError(f"{version.name}: failed {', '.join(missing)}; name each with --override")
+                words = ", ".join(f"{one} ({outcome})" for one, outcome in missing.items())
+                raise ConfigError(
+                    f"{version.name}: did not pass {words} either; name each that you excuse with --override"
+                )
         workspace.model_folder(version)
         workspace.ledger.promote(version, why)
     return version

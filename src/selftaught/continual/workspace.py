@@ -28,6 +28,7 @@ from selftaught.ledger.store import Ledger
 from selftaught.types import Example
 
 FOLDER = ".selftaught"
+BASE_REASON = "the base, "  # and the model's name, in the first event
 
 
 class Workspace:
@@ -62,12 +63,20 @@ class Workspace:
         """Opens the workspace that a folder is, or lies in.
 
         Raises:
-            ConfigError: there is none.
+            ConfigError: there is none, or its file names another model than it was made with.
         """
         root = Workspace.find(start)
         if root is None:
             raise ConfigError(f"{start}: not in a workspace (no {CONFIG_FILE}); make one with selftaught init")
-        return Workspace(root)
+        workspace = Workspace(root)
+        made = [event.reason.removeprefix(BASE_REASON) for event in workspace.ledger.events()[:1]]
+        made_with = made[0] if made else workspace.config.model  # none yet: its making was interrupted
+        if workspace.config.model != made_with:
+            raise ConfigError(
+                f"{root / CONFIG_FILE}: names the model {workspace.config.model}, but the workspace was made with "
+                f"{made_with}; put that back, or make another workspace"
+            )
+        return workspace
 
     @staticmethod
     def create(root: Path, model: str) -> Workspace:
@@ -78,11 +87,14 @@ class Workspace:
             model: the base: an embedded name, a model's directory, or a hub id.
 
         Raises:
-            ConfigError: there is one already, or a file of settings for another model.
+            ConfigError: there is one already, around it or in it, or a file of settings for another model.
             ModelError: there is no such model.
         """
         from selftaught.models.resolve import resolve_model
 
+        outer = Workspace.find(root.absolute().parent)
+        if outer is not None:
+            raise ConfigError(f"{root}: lies in the workspace {outer}; choose a folder outside of it")
         source = resolve_model(model)
         with locked(root / FOLDER, "wait for it"):
             if (root / FOLDER / "ledger.db").is_file() and Ledger(root / FOLDER / "ledger.db").has_head():
@@ -96,7 +108,7 @@ class Workspace:
                     f"workspace with --model {found}"
                 )
             digest = _kept_model(Artifacts(root / FOLDER / "artifacts"), source)
-            Ledger(root / FOLDER / "ledger.db", create=True).add_base(digest, f"the base, {name}")
+            Ledger(root / FOLDER / "ledger.db", create=True).add_base(digest, f"{BASE_REASON}{name}")
         return Workspace(root)
 
     @contextmanager

@@ -18,7 +18,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from selftaught.data.validate import SPLITS, Register, example_of
+from selftaught.data.validate import SPLITS, Register, check_columns, example_of
 from selftaught.errors import DataError
 from selftaught.types import Example, Scorer, Split
 
@@ -61,7 +61,7 @@ def load_examples(source: str | Path, *, scorer: Scorer | None = None) -> list[E
         from selftaught.data.paper import load_named
 
         return load_named(source)
-    rows, default_split = _open(source)
+    rows, default_split, from_hub = _open(source)
     register = Register()
     examples: list[Example] = []
     problems: list[str] = []
@@ -70,6 +70,8 @@ def load_examples(source: str | Path, *, scorer: Scorer | None = None) -> list[E
             if isinstance(row.cells, DataError):
                 raise row.cells
             example = example_of(row.cells, row.number, default_split, scorer)
+            if not from_hub:
+                check_columns(row.cells)
             register.add(example, row.place)
             examples.append(example)
         except DataError as error:
@@ -85,22 +87,22 @@ def _and_more(count: int) -> str:
     return f" (and {count} more row{'s' if count > 1 else ''} with problems)" if count else ""
 
 
-def _open(source: str | Path) -> tuple[Iterator[Row], Split]:
-    """The rows of a source, and the split of those that name none."""
+def _open(source: str | Path) -> tuple[Iterator[Row], Split, bool]:
+    """The rows of a source, the split of those that name none, and whether it is the hub's, where columns are many."""
     path = Path(source)
     suffix = path.suffix.lower()
     if isinstance(source, str) and suffix not in READERS and suffix not in OTHER_FILES and not _exists(path):
         match = HUB_ID.fullmatch(source)
         if match:
             split = match["split"] or "train"
-            return _hub_rows(source, match["name"], split), SPLITS.get(split.partition("[")[0], "train")
+            return _hub_rows(source, match["name"], split), SPLITS.get(split.partition("[")[0], "train"), True
     _check_file(path)
     if suffix not in READERS:
         raise DataError(f"{path}: {suffix or 'no suffix'} is not a format we read; use one of {', '.join(READERS)}")
     with _readable_errors(path):
         if path.stat().st_size == 0:
             raise DataError(f"{path}: the file is empty; give it at least one row")
-    return READERS[suffix](path), "train"
+    return READERS[suffix](path), "train", False
 
 
 def _exists(path: Path) -> bool:

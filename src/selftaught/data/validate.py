@@ -336,6 +336,22 @@ def _no_demonstration(row: Mapping[str, Any]) -> str:
     return f"has no answer to learn from; fill the column {column!r}{_near_misses(row)}, or set split to test"
 
 
+def check_columns(cells: Any) -> None:
+    """Finds an optional column that was misspelt, and would be passed over.
+
+    Raises:
+        DataError: an unknown column is named almost like an optional one that the row lacks.
+    """
+    if not isinstance(cells, Mapping):
+        return
+    missing = [name for name in OPTIONAL if name not in cells]
+    for name in cells:
+        if name not in REQUIRED and name not in OPTIONAL:
+            close = get_close_matches(str(name).strip().lower(), missing, n=1, cutoff=0.85)
+            if close:
+                raise DataError(f"has an unknown column {_short(name)}; did you mean {close[0]}? Rename it")
+
+
 def _wrong_columns(row: Mapping[str, Any], found: list[str]) -> str:
     empty = [name for name in found if name in REQUIRED and name not in row]
     listed = ", ".join(_short(name) for name in found[:12]) + (", …" if len(found) > 12 else "")

@@ -245,10 +245,14 @@ class Ledger:
             line = self.lineage(self.head())
             numbers = [version.number for version in line]
             if target.number not in numbers[1:]:
-                earlier = ", ".join(version.name for version in line[1:]) or "none"
-                raise ConfigError(
-                    f"{target.name}: HEAD ({line[0].name}) does not descend from it; it can go to {earlier}"
+                earlier = ", ".join(version.name for version in line[1:])
+                where = f"it can go to {earlier}" if earlier else "there is none earlier"
+                why = (
+                    "is HEAD already"
+                    if target.number == numbers[0]
+                    else f"HEAD ({line[0].name}) does not descend from it"
                 )
+                raise ConfigError(f"{target.name}: {why}; {where}")
             gone = line[: numbers.index(target.number)]
             for version in gone:
                 _insert_event(connection, "rolled back", version.number, target.number, reason)

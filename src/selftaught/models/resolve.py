@@ -92,10 +92,10 @@ def _from_hub(name: str) -> Path:
     try:
         return _checked_directory(Path(snapshot_download(name, allow_patterns=wanted)))
     except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = " ".join(str(error).split())[:120]
         raise ModelError(
-            f"{name}: cannot be fetched from the hub ({reason}); check the name and the network, "
-            "or give a local directory"
+            f"{name}: there is no such directory, and it cannot be fetched from the hub either; check the name and the "
+            f"network ({type(error).__name__}: {reason})"
         ) from error
 
 

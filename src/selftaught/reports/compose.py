@@ -57,9 +57,9 @@ def compose_report(
             "groups": groups,
         },
         "lift": records[0]["lift"],
-        "runs": [{field: record[field] for field in RUN_FIELDS} for record in records],
+        "runs": [{**{f: record[f] for f in RUN_FIELDS}, "stopped": record.get("stopped")} for record in records],
         "answers": _answers(examples, records),
-        "comparisons": _comparisons(records),
+        "comparisons": [*_stopped(records), *_comparisons(records)],
         "checks": list(checks),
     }
 
@@ -113,6 +113,21 @@ def _answers(examples: Sequence[Example], records: Sequence[dict[str, Any]]) -> 
             },
         }
         for example in examples
+    ]
+
+
+def _stopped(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Which runs ended themselves, and why."""
+    return [
+        {
+            "statement": (
+                f"{record['label']} ended itself after step {stopped['at']}: {stopped['why']}. What it had learned by "
+                f"step {stopped['kept']} is kept, and measured here."
+            ),
+            "values": {"run": record["name"], **stopped},
+        }
+        for record in records
+        if (stopped := record.get("stopped"))
     ]
 
 

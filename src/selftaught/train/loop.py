@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from selftaught.config import METHOD_LABELS, LearnConfig
-from selftaught.errors import ConfigError
+from selftaught.errors import ConfigError, TrainingError
 from selftaught.files import whole_directory, write_text
 from selftaught.models.adapters import trainable
 from selftaught.models.fast_decoder import make_decoder
@@ -22,6 +24,7 @@ from selftaught.rollout.torch_sampler import sample
 from selftaught.runtime import peak_memory_gib, release_memory
 from selftaught.train.batch import TrainRow, batch_indices
 from selftaught.train.checkpoint import latest_checkpoint, save_checkpoint
+from selftaught.train.guard import trouble
 from selftaught.train.methods import Method, make_method
 from selftaught.train.optim import Optimizer, learning_rate
 from selftaught.train.rollouts import teacher_share
@@ -30,6 +33,7 @@ from selftaught.train.step import StepOutput
 from selftaught.types import Example
 
 SAMPLE_EVERY = 5  # steps
+PACE_STEPS = 8  # from which the time that is left is estimated: the first ones are slower than the rest
 
 
 @dataclass(frozen=True)
@@ -47,7 +51,9 @@ class StepReport:
         completion_tokens: mean length of the completions learned from.
         anchor_nats: KL(base‖student) a token on the anchor's rows; None without an anchor.
         ended_share: share of rollouts that ended by themselves.
+        repetition: share of a rollout's four-token runs that it has said before; None without rollouts.
         seconds: training time so far, the anchor's rows included, evaluations and checkpoints left out.
+        seconds_left: about how long the rest takes, at the pace of the last steps.
         tokens: completion tokens learned from so far.
         sample_id: the first row, followed through the run.
         sample: the student's present answer to it, every `SAMPLE_EVERY` steps, else None.
@@ -63,7 +69,9 @@ class StepReport:
     completion_tokens: float
     anchor_nats: float | None
     ended_share: float
+    repetition: float | None
     seconds: float
+    seconds_left: float
     tokens: int
     sample_id: str
     sample: str | None
@@ -71,13 +79,23 @@ class StepReport:
 
 @dataclass
 class RunRecord:
-    """All that a run reported; saved with each checkpoint, so that a resumed run has the whole story."""
+    """All that a run reported; saved with each checkpoint, so that a resumed run has the whole story.
+
+    Attributes:
+        steps: of each step its number, loss and signs (see `guard`).
+        curve: what `on_evaluate` returned, and when.
+        seconds: training time, the anchor's rows included, evaluations and checkpoints left out.
+        tokens: completion tokens learned from.
+        peak_memory_gib: of all processes.
+        stopped: {"at", "kept", "why"} if the run ended itself: after which step, and whose state is kept.
+    """
 
     steps: list[dict[str, Any]] = field(default_factory=list)
     curve: list[dict[str, Any]] = field(default_factory=list)
     seconds: float = 0.0
     tokens: int = 0
     peak_memory_gib: float = 0.0
+    stopped: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -124,7 +142,8 @@ def train(
     Raises:
         ConfigError: the method is oracle retrieval, which changes no weight.
         DataError: nothing to teach, or a prompt does not fit.
-        ModelError, TrainingError, ArtifactError: as their names say.
+        TrainingError: a loss is not finite, or the guard ended the run and no checkpoint is there to keep.
+        ModelError, ArtifactError: as their names say.
     """
     if not config.teaches:
         raise ConfigError(f"method: {METHOD_LABELS[config.method]} teaches nothing; measure it with `learn`")
@@ -140,18 +159,23 @@ def train(
     if checkpoints is not None:
         record, first = _restored(checkpoints, optimizer, method) or (record, first)
     release_memory()
+    paces: deque[float] = deque(maxlen=PACE_STEPS)  # seconds
     for step in range(first, config.total_steps):
         started = time.perf_counter()
         indices = batch_indices(len(rows), config.rows_a_step, step, config.seed)
         # ------------------------------------------------------------------ the one training step
         output = method.step(indices, step)
         # -----------------------------------------------------------------------------------------
-        record.seconds += time.perf_counter() - started
+        paces.append(time.perf_counter() - started)
+        record.seconds += paces[-1]
         record.tokens += output.num_tokens
         done = step + 1
-        record.steps.append({"step": done, "loss": output.loss, "gap_nats": output.gap_nats})
+        record.steps.append(_signs(output, config, done))
         if processes.first:
-            callbacks.on_step(_report(student, rows, output, config, step, record))
+            callbacks.on_step(_report(student, rows, output, config, step, record, fmean(paces)))
+        if (why := trouble(record.steps, config.guard)) is not None:
+            record = _stopped(checkpoints, optimizer, method, done, why)
+            break
         due = config.evaluate_every and done % config.evaluate_every == 0 and done < config.total_steps
         if callbacks.on_evaluate is not None and due:
             values = callbacks.on_evaluate(student, done)
@@ -162,6 +186,31 @@ def train(
     record.peak_memory_gib = processes.sum(peak_memory_gib()) + processes.shared_bytes / 2**30
     optimizer.close()
     return student, record
+
+
+def _signs(output: StepOutput, config: LearnConfig, step: int) -> dict[str, Any]:
+    """What the record keeps of a step, and the guard looks at."""
+    signs = {"step": step, "loss": output.loss, "gap_nats": output.gap_nats, "anchor_nats": output.anchor_nats}
+    if output.repetition is None:
+        return signs
+    return {**signs, "repetition": output.repetition, "unended": 1 - output.num_ended / config.batch_size}
+
+
+def _stopped(checkpoints: Path | None, optimizer: Optimizer, method: Method, step: int, why: str) -> RunRecord:
+    """Goes back to the newest checkpoint, which was written before a bound was crossed.
+
+    Raises:
+        TrainingError: there is none.
+    """
+    found = _restored(checkpoints, optimizer, method) if checkpoints is not None else None
+    if found is None:
+        raise TrainingError(
+            f"step {step}: {why}, and there is no earlier checkpoint to keep; lower learning_rate, set a smaller "
+            "checkpoint_every, or raise the guard's bound"
+        )
+    record, kept = found
+    record.stopped = {"at": step, "kept": kept, "why": why}
+    return record
 
 
 def _restored(checkpoints: Path, optimizer: Optimizer, method: Method) -> tuple[RunRecord, int] | None:
@@ -190,7 +239,13 @@ def _save(
 
 
 def _report(
-    student: LanguageModel, rows: list[TrainRow], output: StepOutput, config: LearnConfig, step: int, record: RunRecord
+    student: LanguageModel,
+    rows: list[TrainRow],
+    output: StepOutput,
+    config: LearnConfig,
+    step: int,
+    record: RunRecord,
+    pace: float,
 ) -> StepReport:
     shown = step % SAMPLE_EVERY == 0 or step + 1 == config.total_steps
     return StepReport(
@@ -204,7 +259,9 @@ def _report(
         completion_tokens=output.num_tokens / config.batch_size,
         anchor_nats=output.anchor_nats,
         ended_share=output.num_ended / config.batch_size,
+        repetition=output.repetition,
         seconds=record.seconds,
+        seconds_left=pace * (config.total_steps - step - 1),
         tokens=record.tokens,
         sample_id=rows[0].id,
         sample=_answer(student, rows[0], config) if shown else None,

@@ -21,6 +21,7 @@ from selftaught.models.teacher import TeacherModel
 from selftaught.processes import ALONE, ProcessGroup
 from selftaught.train.anchor import Anchor
 from selftaught.train.batch import TrainRow
+from selftaught.train.guard import repetition
 from selftaught.train.optim import Optimizer
 from selftaught.train.rollouts import Rollouts
 
@@ -37,6 +38,7 @@ class StepOutput:
         num_tokens: completion tokens learned from.
         num_ended: rollouts that ended by themselves (SDFT), else all rows.
         anchor_nats: KL(base‖student) a token on the anchor's rows; None without an anchor.
+        repetition: mean share of a rollout's four-token runs that it has said before; None without rollouts.
     """
 
     loss: float
@@ -45,6 +47,7 @@ class StepOutput:
     num_tokens: int
     num_ended: int
     anchor_nats: float | None = None
+    repetition: float | None = None
 
 
 def sdft_step(
@@ -100,13 +103,18 @@ def sdft_step(
         nats += output.nats.sum().item()
     anchor_nats = anchor.backward(student, step, config.microbatch_tokens) if anchor is not None else 0.0
     num_tokens, num_ended = sum(map(len, answers)), sum(rollout.completion.ended for rollout in drawn)
-    loss, nats, anchor_nats, num_tokens, num_ended = processes.sum(loss, nats, anchor_nats, num_tokens, num_ended)
+    repeated = sum(map(repetition, answers)) / len(indices)
+    loss, nats, anchor_nats, num_tokens, num_ended, repeated = processes.sum(
+        loss, nats, anchor_nats, num_tokens, num_ended, repeated
+    )
     check_finite(loss + anchor_nats, step)
 
     # 4. optimiser and teacher update
     grad_norm = optimizer.step(step)
     teacher.update(student, optimizer.masters)
-    return StepOutput(loss, nats / num_tokens, grad_norm, num_tokens, num_ended, anchor_nats if anchor else None)
+    return StepOutput(
+        loss, nats / num_tokens, grad_norm, num_tokens, num_ended, anchor_nats if anchor else None, repeated
+    )
 
 
 def check_finite(loss: float, step: int) -> None:

@@ -29,7 +29,7 @@ COMMANDS = (
         "promote",
         "export",
     ),
-    *("gc", "fsck", "compare", "harness"),
+    *("gc", "fsck", "compare", "ablate", "harness"),
 )
 HEAVY = ("torch", "transformers", "peft", "datasets", "numpy", "matplotlib", "huggingface_hub", "selftaught.config")
 
@@ -120,6 +120,7 @@ def test_public_names_are_locked() -> None:
         "TrainingError",
         "Workspace",
         "__version__",
+        "ablate",
         "add_skill",
         "ask",
         "check",

@@ -673,3 +673,17 @@ def test_data_hash_sees_every_field(other: Example) -> None:
 def test_data_hash_sees_order() -> None:
     a, b = Example("a", user("q"), "d"), Example("b", user("r"), "d")
     assert data_hash([a, b]) != data_hash([b, a])
+
+
+@pytest.mark.parametrize(("column", "meant"), [("splitt", "split"), ("contexts", "context"), ("Answers ", "answers")])
+def test_a_misspelt_optional_column_is_not_passed_over(tmp_path: Path, column: str, meant: str) -> None:
+    path = tmp_path / "data.jsonl"
+    path.write_text(json.dumps({"question": "Q?", "answer": "A.", column: "test"}) + "\n", encoding="utf-8")
+    with pytest.raises(DataError, match=f"line 1: has an unknown column .*; did you mean {meant}"):
+        load_examples(path)
+
+
+def test_other_columns_are_nobodys_business(tmp_path: Path) -> None:
+    path = tmp_path / "data.jsonl"
+    path.write_text('{"question": "Q?", "answer": "A.", "source": "x", "difficulty": 3}\n', encoding="utf-8")
+    assert [example.question for example in load_examples(path)] == ["Q?"]

@@ -159,7 +159,9 @@ def test_hub_id_offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None
 
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
-    assert problem("nobody/nothing").startswith("nobody/nothing: cannot be fetched from the hub (")
+    assert problem("nobody/nothing").startswith(
+        "nobody/nothing: there is no such directory, and it cannot be fetched from the hub either"
+    )
 
 
 @pytest.mark.parametrize("suffix", ["bin", "pt", "pth", "pkl", "ckpt"])
