@@ -11,6 +11,7 @@ import os
 import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -113,7 +114,7 @@ def test_from_inside_a_folder_of_the_workspace(original: Taught) -> None:
 
 def test_promoted_by_name_and_rolled_back_and_swept(taught: Taught) -> None:
     line = taught.run("promote", "v3", "--override", "No", "--reason", "because").error_line
-    assert "v3: failed Yes; name each with --override" in line
+    assert "v3: did not pass Yes (regressed); name each that you excuse with --override" in line
     assert taught.run("promote", "v3", "--override", "Yes", "--reason", "No is all I want").code == 0
     assert taught.run("log", "--json").json["head"] == "v3"
 
@@ -189,7 +190,7 @@ def test_a_skill_is_measured_when_it_is_added(taught: Taught, tmp_path: Path) ->
 BAD: dict[str, tuple[list[object], str]] = {
     "a version that is none": (["show", "v9"], "v9: no such version; selftaught log lists them"),
     "a number that is none": (["show", "9" * 40], "no such version"),
-    "to itself": (["rollback", "v2"], "v2: HEAD (v2) does not descend from it; it can go to v0"),
+    "to itself": (["rollback", "v2"], "v2: is HEAD already; it can go to v0"),
     "to a stranger": (["rollback", "v1"], "v1: HEAD (v2) does not descend from it; it can go to v0"),
     "a skill that is none": (["learn", "Perhaps"], "Perhaps: no such skill here (registered: Yes, No)"),
     "a skill shown that is none": (["skills", "show", "Perhaps"], "Perhaps: no such skill here"),
@@ -209,6 +210,15 @@ BAD: dict[str, tuple[list[object], str]] = {
         ["learn", "Yes", "--override", "Perhaps", "--reason", "because"],
         "--override: Perhaps is no skill or probe family; known are Yes, No",
     ),
+    "a promotion over no check": (
+        ["promote", "v3", "--override", "Yes", "--override", "Perhaps", "--reason", "x"],
+        "--override: Perhaps was no check of v3; its checks were ",
+    ),
+    "the base": (["promote", "v0", "--override", "Yes", "--reason", "x"], "v0: is the base, so there is nothing"),
+    "a lesson with a folder": (["learn", "Yes", "--out", "there"], "--out: a lesson keeps its versions"),
+    "a lesson to go on with": (["learn", "Yes", "--resume"], "an interrupted lesson goes on by itself"),
+    "two methods": (["learn", "Yes", "--method", "sft", "-s", "method=sdft"], "--method: is set by -s too"),
+    "a method that teaches nothing": (["learn", "Yes", "--method", "oracle"], "oracle retrieval teaches nothing"),
     "a setting that is none": (["learn", "Yes", "-s", "learning_rat=1"], "unknown key 'learning_rat'"),
     "a recipe that is none": (["learn", "Yes", "-r", "nowhere.toml"], "nowhere.toml: no such file"),
     "promoted already": (
@@ -259,8 +269,33 @@ def test_no_workspace(tiny_model: Path, tmp_path: Path) -> None:
         "is a workspace already; selftaught log shows what it holds"
         in run("init", tmp_path, "-m", tiny_model).error_line
     )
+    assert "lies in the workspace" in run("init", tmp_path / "inner", "-m", tiny_model).error_line
+
+
+def test_a_model_that_is_none(tmp_path: Path) -> None:
     assert "no such model directory" in run("init", tmp_path / "new", "-m", "./nowhere").error_line
     assert not (tmp_path / "new").exists()
+
+
+def test_a_model_of_another_name(tiny_model: Path, tmp_path: Path) -> None:
+    assert run("init", tmp_path, "-m", tiny_model).code == 0
+    path = tmp_path / "selftaught.toml"
+    path.write_text(path.read_text(encoding="utf-8").replace(str(tiny_model), "/nope"), encoding="utf-8")
+    assert (
+        f"names the model /nope, but the workspace was made with {tiny_model}" in run("log", "-w", tmp_path).error_line
+    )
+
+
+def test_versions_are_models_by_their_names(original: Taught) -> None:
+    inside, outside = partial(os.chdir, original.root), partial(os.chdir, original.root.parent)
+    asked = {name: run("ask", name, "Yes 1?", before=inside).out.strip() for name in ("HEAD", "v3")}
+    assert asked["HEAD"].startswith("Yes") and asked["v3"].startswith("No")
+    path = original.root / "Yes.jsonl"
+    found = run("evaluate", "HEAD", path, "--json", before=inside).json
+    assert found["accuracy"]["direct"]["value"] == 1.0
+    assert found["results"][0]["question"] == "Yes 0?" and found["results"][0]["expected"] == "Yes"
+    assert "v9: no such version" in run("ask", "v9", "Yes?", before=inside).error_line
+    assert "not in a workspace" in run("ask", "HEAD", "Yes?", before=outside).error_line
 
 
 can_mount = (

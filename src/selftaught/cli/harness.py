@@ -21,7 +21,7 @@ def harness(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for machines on standard output.")] = False,
 ) -> None:
-    """Ask a model the tasks of lm-evaluation-harness: what it could do before, and still can (an extra: docs/paper.md)."""
+    """Ask a model the tasks of lm-evaluation-harness: what it still can do (an extra: docs/paper.md)."""
     from selftaught.errors import ConfigError
     from selftaught.evaluation.harness import PRIOR_TASKS, run_harness
 

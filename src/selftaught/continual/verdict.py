@@ -87,9 +87,7 @@ def promote(workspace: Workspace, name: str, override: Sequence[str], reason: st
             missing = {one: outcome for one, outcome in failed_checks(verdict).items() if one not in override}
             if decided != "promoted":
                 words = ", ".join(f"{one} ({outcome})" for one, outcome in missing.items())
-                raise ConfigError(
-                    f"{version.name}: did not pass {words} either; name each that you excuse with --override"
-                )
+                raise ConfigError(f"{version.name}: did not pass {words}; name each that you excuse with --override")
         workspace.model_folder(version)
         workspace.ledger.promote(version, why)
     return version

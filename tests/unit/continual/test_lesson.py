@@ -168,7 +168,7 @@ def test_promoted_by_name(workspace: Workspace) -> None:
     teach(workspace, "a", 1)
     teach(workspace, "b", 2)
     for override in (["b"], []):
-        with pytest.raises(ConfigError, match="v2: failed a; name each with --override"):
+        with pytest.raises(ConfigError, match=r"v2: did not pass a \(.*\); name each that you excuse with --override"):
             promote(workspace, "v2", override, "because" if override else "")
     assert head(workspace) == "v1"
     assert promote(workspace, "v2", ["a"], "because").name == head(workspace) == "v2"
