@@ -174,7 +174,7 @@ def test_promoted_by_name(workspace: Workspace) -> None:
     assert promote(workspace, "v2", ["a"], "because").name == head(workspace) == "v2"
     assert workspace.ledger.status(workspace.ledger.version("v2")) == "promoted"
     assert "because" in workspace.ledger.events()[-1].reason
-    for name, state in (("v2", "promoted"), ("v0", "base")):
+    for name, state in (("v2", "promoted"), ("v0", "the base")):
         with pytest.raises(ConfigError, match=f"{name}: is {state}, so there is nothing to promote"):
             promote(workspace, name, ["a"], "because")
 

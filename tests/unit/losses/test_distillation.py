@@ -70,7 +70,7 @@ class Case:
     def plain(self, config: LossConfig) -> tuple[Tensor, Tensor]:
         teacher = F.linear(self.teacher_hidden, self.teacher_weight, self.teacher_bias).float()
         student = F.linear(self.hidden, self.weight, self.bias).float()
-        nats = divergence(config.divergence, teacher, student, config.support)
+        nats = divergence(config.divergence, teacher / config.teacher_temperature, student, config.support)
         bounded = nats if config.clip_nats is None else torch.where(nats < config.clip_nats, nats, config.clip_nats)
         return (self.weights * bounded).sum(), nats.detach()
 
@@ -93,6 +93,18 @@ def test_chunks_change_nothing(name: Any, support: Any, chunk: int, clip: float 
         torch.autograd.grad(scale * loss, case.leaves), torch.autograd.grad(scale * expected, case.leaves), strict=True
     ):
         torch.testing.assert_close(ours, plain, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("temperature", [0.3, 0.5, 2.0])
+def test_the_teachers_temperature_divides_its_logits_and_nobody_elses(temperature: float) -> None:
+    case = Case()
+    config = LossConfig(teacher_temperature=temperature, chunk_tokens=3)
+    loss, _ = case.distil(config)
+    expected, _ = case.plain(config)
+    torch.testing.assert_close(loss, expected)
+    (ours,), (plain,) = (torch.autograd.grad(value, case.hidden) for value in (loss, expected))
+    torch.testing.assert_close(ours, plain, rtol=1e-4, atol=1e-6)
+    assert loss.item() != pytest.approx(case.distil(LossConfig(chunk_tokens=3))[0].item(), rel=1e-2)
 
 
 def test_gradients_pass_a_numerical_check() -> None:

@@ -126,7 +126,7 @@ def assert_alike(run: Run, other: Run, start: dict[str, Tensor]) -> None:
 
 def assert_same(run: Run, other: Run) -> None:
     """Bit for bit, all but time and memory."""
-    apart = ("seconds", "weights", "peak_memory_gib")
+    apart = ("seconds", "seconds_left", "weights", "peak_memory_gib")
 
     def story(value: Any) -> Any:
         if isinstance(value, dict):
