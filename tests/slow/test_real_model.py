@@ -116,7 +116,7 @@ def test_the_demonstration_lifts_it(base: LanguageModel) -> None:
 
 @pytest.mark.parametrize("weights", [[], LORA], ids=["full", "lora"])
 def test_a_few_steps_teach(weights: list[str], path: Path, base: LanguageModel, tmp_path: Path) -> None:
-    settings = [*weights, "steps=10", "rollout.teacher_share_end=1.0", "learning_rate=1e-3" if weights else "epochs=1"]
+    settings = [*weights, "steps=10", "rollout.teacher_share_fall=1.0", "learning_rate=1e-3" if weights else "epochs=1"]
     model, record = train(path, EXAMPLES, config(*settings))
     values = losses(record)
     assert sum(values[-3:]) < 0.7 * sum(values[:3])

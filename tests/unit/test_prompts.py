@@ -137,7 +137,8 @@ def test_the_turns_of_a_template_alternate_and_the_user_ends(template: str) -> N
 def test_a_skill_is_shown_as_an_earlier_answer() -> None:
     row = dataclasses.replace(ROW, context=None)
     shown = teacher_messages(row, PromptConfig())
-    assert shown == (Message("user", "Why?"), Message("assistant", "Because."), Message("user", "Why?"))
+    asked, answered = Message("user", "Why?"), Message("assistant", "Because.")
+    assert shown == (asked, answered, asked, answered, asked)
 
 
 def test_earlier_turns_and_the_system_prompt_stay() -> None:

@@ -39,7 +39,7 @@ def test_the_papers_settings(name: str) -> None:
         rollout = config.rollout
         assert (rollout.temperature, rollout.top_p, rollout.per_prompt, rollout.teacher_share) == (1, 1, 1, 0)
         assert (config.teacher.kind, config.loss.divergence, config.loss.skip_tokens) == ("ema", "forward_kl", 3)
-        assert config.anchor.rows == 0
+        assert (config.loss.teacher_temperature, config.anchor.rows) == (1, 0)
         assert "including the thinking process" in config.prompts.skill
 
 

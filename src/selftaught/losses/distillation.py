@@ -92,7 +92,7 @@ def distillation_loss(
 ) -> LossOutput:
     """Weighted divergence from teacher to student at every completion token.
 
-    L = Σ_n w_n · min(D(teacher_n, student_n), clip); the teacher is detached.
+    L = Σ_n w_n · min(D(teacher_n, student_n), clip); the teacher is detached, its logits divided by its temperature.
 
     Args:
         student_hidden: [N, H] states that predict the completion tokens, with gradient.
@@ -109,7 +109,8 @@ def distillation_loss(
         return frozen_head.project(frozen_hidden[where])
 
     def gradient(teacher: Tensor, student: Tensor) -> tuple[Tensor, Tensor]:
-        return divergence_gradient(config.divergence, teacher.float(), student, config.support)
+        sharpened = teacher.float().div_(config.teacher_temperature)
+        return divergence_gradient(config.divergence, sharpened, student, config.support)
 
     return _trained_loss(
         student_hidden, student_head, teacher_logits, gradient, weights, config.chunk_tokens, config.clip_nats

@@ -62,6 +62,7 @@ OPENERS = (
 that no opener leads to are held less well (docs/log.md)."""
 PROMPT_TEMPERATURE, ANSWER_TEMPERATURE = 0.8, 0.5  # hotter, a small model writes requests and answers that none would
 GROUP_ROWS = 32  # sampled at a time
+AS_IT_IS = LossConfig(teacher_temperature=1.0)  # what is held is what the base says, no sharper
 
 
 @dataclass(frozen=True)
@@ -137,7 +138,7 @@ class Anchor:
                 states = student_hidden(student, [row.prompt for row in members], [row.completion for row in members])
                 weights = sequence_weights([len(row.completion) for row in members], num_rows) * self.config.weight
                 base_states = torch.cat([row.hidden for row in members])
-                output = distillation_loss(states, student.head, base_states, held.head, weights, LossConfig())
+                output = distillation_loss(states, student.head, base_states, held.head, weights, AS_IT_IS)
                 output.loss.backward()
                 total += output.loss.item()
         return total / self.config.weight

@@ -35,18 +35,16 @@ class Rollout:
 
 
 def teacher_share(config: LearnConfig, step: int) -> float:
-    """Share of a step's completions drawn from the teacher, falling linearly to 0.
+    """Share of a step's completions drawn from the teacher: s · (1 − fall · step / steps).
 
     A student that does not know a fact seldom samples its first token, and once it samples another the
-    rest of the answer is off track; the teacher's samples show it the whole answer until it can. After
-    `teacher_share_end` of the run every completion is the student's own (after arXiv 2605.16865).
-    Two baselines, off-policy distillation and SFT on the teacher's samples, have the teacher's to the end.
+    rest of the answer is off track; the teacher's samples show it the whole answer until it can (after arXiv
+    2605.16865). Two baselines, off-policy distillation and SFT on the teacher's samples, have only the teacher's.
     """
     if config.method in ("off_policy", "teacher_samples"):
         return 1.0
     rollout = config.rollout
-    end = rollout.teacher_share_end * config.total_steps
-    return rollout.teacher_share * max(0.0, 1 - step / end) if end > 0 else 0.0
+    return rollout.teacher_share * (1 - rollout.teacher_share_fall * step / config.total_steps)
 
 
 def wanted_draws(config: LearnConfig, num_rows: int, indices: Sequence[int], step: int) -> list[Draw]:

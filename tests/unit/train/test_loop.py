@@ -39,7 +39,7 @@ def run_config(**values: Any) -> LearnConfig:
         "batch_size": 3,
         "schedule": "cosine",
         "checkpoint_every": 2,
-        "rollout": {"max_new_tokens": 6, "teacher_share": 1.0, "teacher_share_end": 0.9},
+        "rollout": {"max_new_tokens": 6, "teacher_share": 1.0, "teacher_share_fall": 1.0},
         "anchor": {"rows": 2, "pool": 3, "max_new_tokens": 4},
     }
     return tiny_config(**{**tree, **values})

@@ -28,7 +28,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "one row": {"batch_size": 1, "anchor": {"rows": 1, "pool": 2, "max_new_tokens": 4}},
     "several a prompt": {
         "batch_size": 6,
-        "rollout": {"max_new_tokens": 6, "teacher_share": 1.0, "teacher_share_end": 0.8, "per_prompt": 2},
+        "rollout": {"max_new_tokens": 6, "teacher_share": 1.0, "teacher_share_fall": 1.0, "per_prompt": 2},
     },
     "bfloat16": {"dtype": "bfloat16"},
 }
@@ -47,7 +47,7 @@ def config(name: str) -> LearnConfig:
         "schedule": "cosine",
         "warmup_steps": 1,
         "checkpoint_every": 2,
-        "rollout": {"max_new_tokens": 6, "teacher_share": 1.0, "teacher_share_end": 0.8},
+        "rollout": {"max_new_tokens": 6, "teacher_share": 1.0, "teacher_share_fall": 1.0},
         "anchor": {"rows": 2, "pool": 40, "max_new_tokens": 4},
     }
     return tiny_config(**{**tree, **CONFIGS[name]})

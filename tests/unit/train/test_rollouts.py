@@ -48,15 +48,12 @@ def assert_same(ours: Sequence[Rollout], other: Sequence[Rollout]) -> None:
         assert torch.equal(a.teacher_states, b.teacher_states)
 
 
-def test_the_teachers_share_falls_linearly_to_nothing() -> None:
-    config = tiny_config(steps=20, rollout={"teacher_share": 0.8, "teacher_share_end": 0.5})
-    shares = [teacher_share(config, step) for step in range(20)]
-    assert shares[:11] == pytest.approx([0.8 * (1 - step / 10) for step in range(11)])
-    assert shares[10:] == [0.0] * 10
-    assert teacher_share(tiny_config(steps=20, rollout={"teacher_share": 0.0}), 0) == 0.0
-    assert teacher_share(tiny_config(steps=20, rollout={"teacher_share": 1.0, "teacher_share_end": 0.0}), 0) == 0.0
-    forever = tiny_config(steps=20, rollout={"teacher_share": 1.0, "teacher_share_end": 1.0})
-    assert teacher_share(forever, 19) == pytest.approx(0.05)
+@pytest.mark.parametrize(("share", "fall", "last"), [(0.8, 1.0, 0.0), (1.0, 0.5, 0.5), (0.6, 0.0, 0.6), (0.0, 0.5, 0.0)])
+def test_the_teachers_share_falls_linearly(share: float, fall: float, last: float) -> None:
+    config = tiny_config(steps=20, rollout={"teacher_share": share, "teacher_share_fall": fall})
+    shares = [teacher_share(config, step) for step in range(21)]
+    assert (shares[0], shares[20]) == pytest.approx((share, last))
+    assert [after - before for before, after in zip(shares, shares[1:])] == pytest.approx([(last - share) / 20] * 20)
 
 
 @pytest.mark.parametrize("teacher_kind", TEACHERS, ids=lambda t: t["kind"])
@@ -129,7 +126,7 @@ def test_the_teacher_draws_what_the_run_needs_once_and_no_more(
     sharp_model: Path, group_rows: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "GROUP_ROWS", group_rows)
-    rollout = {**BY_TEACHER, "teacher_draws": 3, "teacher_share": 1.0, "teacher_share_end": 0.5}
+    rollout = {**BY_TEACHER, "teacher_draws": 3, "teacher_share": 1.0, "teacher_share_fall": 1.0}
     student, teacher, rows, config, _ = made(sharp_model, steps=8, batch_size=2, rollout=rollout)
     drawn: list[tuple[int, int]] = []
     plain = Rollouts._from_teacher
