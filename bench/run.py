@@ -36,7 +36,7 @@ WORKLOADS = (
     Workload("tools", ("tools", "--limit", "64"), 8, "sdpa"),
     Workload("long", ("synthetic", "--limit", "16"), 4, "sdpa"),
 )
-MIDDLE = 16  # step of the quickstart's 45 at which half of the rollouts are the student's
+STEPS, MIDDLE = 35, 17  # of the quickstart: half of the rollouts are the student's
 LONGEST = "256"  # completion tokens; each row's is as long as its demonstration
 
 
@@ -116,7 +116,7 @@ class Bench:
                 *(word for word in ours if word != "--target-length"),
                 *("--method", "sdft", "--warm-prefixes", "--recipe", "default", "--temperature", 0.3),
                 *("--max-completion", 30),
-                *("--of-steps", 45, "--first-step", MIDDLE),
+                *("--of-steps", STEPS, "--first-step", MIDDLE),
             ]
         if not self.args.no_trl:
             attention = ["--attention", workload.trl_attention]

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from selftaught.errors import ConfigError
 from selftaught.recipes import recipe_file
@@ -203,22 +203,32 @@ class AnchorConfig(Config):
         4, ge=0, description="Prompts of earlier skills beside them, where there are any; 0 rehearses none."
     )
     weight: float = Field(1.0, gt=0, description="Weight of the anchor's divergence beside the loss.")
-    pool: int = Field(256, ge=1, description="Number of anchor rows drawn at the start and used in turn.")
+    pool: int = Field(
+        256, ge=1, description="Anchor rows drawn at the start, and used in turn; no more than the run needs."
+    )
     max_new_tokens: int = Field(24, ge=1, description="Longest prompt, and longest answer, of an anchor row.")
 
 
+def _unset(value: Any) -> Any:
+    """TOML has no word for nothing."""
+    return None if value == "off" else value
+
+
+Bound = Annotated[float | None, BeforeValidator(_unset)]
+
+
 class GuardConfig(Config):
-    """Ends a run that goes wrong, at its last checkpoint (train/guard.py); a bound that is not set watches nothing."""
+    """Ends a run that goes wrong, at its last checkpoint (train/guard.py); a bound that is "off" watches nothing."""
 
     window: int = Field(10, ge=1, description="Steps over which each sign is averaged.")
-    repetition: float | None = Field(
+    repetition: Bound = Field(
         0.3, gt=0, description="Bound on the rise of the share of four-token runs that a completion has said before."
     )
-    unended: float | None = Field(
+    unended: Bound = Field(
         0.5, gt=0, description="Bound on the rise of the share of completions that do not end by themselves."
     )
-    gap_nats: float | None = Field(1.0, gt=0, description="Bound on the rise of the gap to what is taught.")
-    anchor_nats: float | None = Field(0.5, gt=0, description="Bound on the rise of the anchor's divergence.")
+    gap_nats: Bound = Field(1.0, gt=0, description="Bound on the rise of the gap to what is taught.")
+    anchor_nats: Bound = Field(0.5, gt=0, description="Bound on the rise of the anchor's divergence.")
 
 
 # --------------------------------------------------------------------------------------------- a run
@@ -448,18 +458,21 @@ def parse_override(text: str) -> dict[str, Any]:
         parsed = tomllib.loads(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError:
         parsed = value  # a bare word is a string
-    for part in reversed(key.strip().split(".")):
-        parsed = {part: parsed}
-    return dict(parsed)
+    return nested(key.strip(), parsed)
 
 
-def _similar(name: str) -> str:
+def nested(key: str, value: Any) -> dict[str, Any]:
+    """{"a.b": 1} as {"a": {"b": 1}}."""
+    for part in reversed(key.split(".")):
+        value = {part: value}
+    return dict(value)
+
+
+def _similar(name: str, model: type[BaseModel]) -> str:
     """The known settings that a mistyped one may stand for."""
-    known = list(_names(LearnConfig().model_dump()))
+    known = list(_names(LearnConfig().model_dump())) if model is LearnConfig else list(model.model_fields)
     near = difflib.get_close_matches(name, known, n=3)
-    return (
-        f"; did you mean {' or '.join(near)}?" if near else f"; known are {', '.join(sorted(LearnConfig.model_fields))}"
-    )
+    return f"; did you mean {' or '.join(near)}?" if near else f"; known are {', '.join(sorted(model.model_fields))}"
 
 
 def _names(tree: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
@@ -469,10 +482,10 @@ def _names(tree: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
             yield from _names(value, f"{prefix}{key}.")
 
 
-def first_problem(error: ValidationError) -> str:
-    """The first thing that is wrong, and with which setting."""
+def first_problem(error: ValidationError, model: type[BaseModel] = LearnConfig) -> str:
+    """The first thing that is wrong with a `model`, and with which setting."""
     problem = error.errors()[0]
     name = ".".join(str(part) for part in problem["loc"]) or "value"
     if problem["type"] == "extra_forbidden":
-        return f"unknown key {name!r}{_similar(name)}"
+        return f"unknown key {name!r}{_similar(name, model)}"
     return f"{name}: {problem['msg']} (got {problem['input']!r})"

@@ -15,6 +15,8 @@ prints just that and exits with code 2.
 
 from __future__ import annotations
 
+GO_ON = "run the same command again to go on, outside a workspace with --resume"  # after whatever ended one
+
 
 class SelftaughtError(Exception):
     """Root of all errors that a user can mend."""

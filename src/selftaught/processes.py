@@ -23,7 +23,7 @@ from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TypeVar
 
-from selftaught.errors import ConfigError, SelftaughtError, TrainingError
+from selftaught.errors import GO_ON, ConfigError, SelftaughtError, TrainingError
 from selftaught.runtime import memory_gib, num_cores
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ class ProcessGroup:
                 os._exit(1)  # the process that was called is gone, killed perhaps: nobody would hear of this work
             raise TrainingError(
                 "a training process ended unexpectedly, killed perhaps for lack of memory; what is done is kept: "
-                "run the same command again with --resume, or with fewer --processes"
+                f"{GO_ON}, perhaps with fewer --processes"
             ) from error
 
     def sum(self, *values: Any) -> Any:

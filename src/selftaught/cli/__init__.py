@@ -6,7 +6,7 @@ import os
 import sys
 from typing import NoReturn
 
-from selftaught.errors import SelftaughtError
+from selftaught.errors import GO_ON, SelftaughtError
 
 INTERRUPTED = 130  # exit code after Ctrl-C, as shells have it
 
@@ -31,7 +31,7 @@ def main() -> None:
 
 
 def _interrupted() -> NoReturn:
-    resumable = {"quickstart", "learn", "sequential"} & set(sys.argv[1:])
-    hint = "; run the same command with --resume to go on" if resumable else ""
+    resumable = {"quickstart", "learn", "sequential", "ablate"} & set(sys.argv[1:])
+    hint = f"; {GO_ON}" if resumable else ""
     print(f"selftaught: interrupted{hint}", file=sys.stderr)
     sys.exit(INTERRUPTED)

@@ -72,7 +72,7 @@ def ablate(
     from selftaught.cli.progress import Progress
     from selftaught.continual.ablate import ablate as run
     from selftaught.continual.ablate import job_labels
-    from selftaught.reports.ablation_html import ablation_table
+    from selftaught.reports.ablation_html import ablation_table, task_notes
 
     with Progress(job_labels(recipe, overrides or ()), quiet=as_json) as progress:
         report = run(recipe, out, model, overrides or (), resume, progress, processes)
@@ -82,6 +82,8 @@ def ablate(
     console = Console()
     for task in report["tasks"]:
         console.print(ablation_table(report, task))
+        for note in task_notes(report["tasks"][task]):
+            console.print(note, markup=False, soft_wrap=True)
     console.print(f"Report: {out / 'report.html'} (and report.json)", markup=False, soft_wrap=True)
 
 
@@ -110,6 +112,7 @@ def compare(
 
     with Progress({"first": first, "second": second}, quiet=as_json) as progress:
         found = run(located(first), located(second), data or (), probes, tolerance, watch=progress, processes=processes)
+    found["first"], found["second"] = first, second  # a version's name, not where its weights lie
     if as_json:
         print_json(found)
         if out is not None:

@@ -7,9 +7,11 @@ from typing import Annotated
 
 import typer
 
+from selftaught.cli.options import AnyModel, located
+
 
 def harness(
-    model: Annotated[str, typer.Argument(help="Embedded name, model or run directory, or hub id.")],
+    model: Annotated[str, typer.Argument(help=AnyModel)],
     tasks: Annotated[
         str | None,
         typer.Option(help="Names, with commas between; the paper's suite if left out. mmlu_offline needs no hub."),
@@ -29,7 +31,7 @@ def harness(
         raise ConfigError(f"--batch-size {batch_size}: give a number from 1 up, or auto")
     names = [name.strip() for name in tasks.split(",") if name.strip()] if tasks is not None else PRIOR_TASKS
     size = batch_size if batch_size == "auto" else int(batch_size)
-    found = run_harness(model, names, limit, size, run_code)
+    found = run_harness(located(model), names, limit, size, run_code)
     if as_json:
         print(json.dumps(found, indent=2, ensure_ascii=False))
         return

@@ -93,6 +93,7 @@ def show(version: Name = "HEAD", workspace: InWorkspace = HERE, as_json: AsJson 
             f"{training['steps']} steps in {training['seconds']:.0f} s, drift from the base "
             f"{'not measured' if found['drift_nats'] is None else format(found['drift_nats'], '.3f') + ' nats a token'}"
         )
+        _print_stopped(console, found["version"], found["training"])
     if found["data_hash"]:
         console.print(f"data {found['data_hash'][:16]}…, weights {found['model_artifact'][:16]}…", markup=False)
     for name, score in found["scores"].items():
@@ -281,11 +282,20 @@ def learn_skill(
         print_json({**asdict(lesson), "head": workspace.ledger.head().name})
     else:
         console = Console(highlight=False)
+        _print_stopped(console, lesson.version.name, lesson.version.training)
         print_verdict(console, lesson.verdict)
         if lesson.reason != lesson.verdict["sentence"]:
             console.print(lesson.reason, markup=False, soft_wrap=True)
         _print_next(console, workspace, lesson)
     raise typer.Exit(EXIT_CODES[lesson.status])
+
+
+def _print_stopped(console: Any, name: str, training: dict[str, Any] | None) -> None:
+    """That a version's run ended itself, if it did."""
+    from selftaught.reports.tables import ended_itself
+
+    if training and training.get("stopped"):
+        console.print(ended_itself(name, training["stopped"]), style="yellow", markup=False, soft_wrap=True)
 
 
 def print_verdict(console: Any, verdict: dict[str, Any], decision: bool = True) -> None:

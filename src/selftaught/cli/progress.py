@@ -108,7 +108,7 @@ def training_line(values: Mapping[str, Any]) -> str:
     parts = [
         f"step {values['step']}/{values['steps']}",
         f"loss {values['loss']:.3f}",
-        f"gap {values['gap_nats']:.3f} nats/token",
+        f"gap {values['gap_nats']:.3f} nats/token" if values.get("gap_nats") is not None else "",
         f"anchor {values['anchor_nats']:.3f}" if values.get("anchor_nats") is not None else "",
         f"length {values['completion_tokens']:.0f}",
         f"{values['tokens'] / seconds:.0f} tokens/s",

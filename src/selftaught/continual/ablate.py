@@ -19,14 +19,24 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, ValidationError, field_validator, model_validator
 
-from selftaught.config import Config, LearnConfig, first_problem, merged, parse_config, parse_override, read_toml
-from selftaught.continual.jobs import MODEL_FOLDER, Job, Suite, Watch, probe_suites, run_jobs, skill_suite
+from selftaught._version import __version__
+from selftaught.config import (
+    Config,
+    LearnConfig,
+    first_problem,
+    merged,
+    nested,
+    parse_config,
+    parse_override,
+    read_toml,
+)
+from selftaught.continual.jobs import MODEL_FOLDER, Event, Job, Suite, Watch, probe_suites, run_jobs, skill_suite
 from selftaught.continual.learn import run_folder
 from selftaught.continual.sequential import thinned
 from selftaught.data import data_hash
 from selftaught.data.corpora import QUICKSTART_EVENTS, disasters
 from selftaught.data.skills import build_skill
-from selftaught.errors import ConfigError
+from selftaught.errors import ConfigError, TrainingError
 from selftaught.recipes import recipe_file
 from selftaught.types import Example
 
@@ -47,8 +57,8 @@ def dotted(tree: Any, prefix: str = "") -> Any:
 class Between(Config):
     """Any number between two, evenly in its logarithm if so wished."""
 
-    low: float = Field(description="The least.")
-    high: float = Field(description="The greatest.")
+    low: int | float = Field(description="The least.")
+    high: int | float = Field(description="The greatest; of two whole numbers, one is drawn.")
     log: bool = Field(False, description="Each ratio is as likely, not each difference.")
 
     @model_validator(mode="after")
@@ -57,15 +67,17 @@ class Between(Config):
             raise ValueError("low must be at most high and, with log, above 0")
         return self
 
-    def drawn(self, source: random.Random) -> float:
-        """One of them, to three digits."""
+    def drawn(self, source: random.Random) -> int | float:
+        """One of them, to three digits, or a whole one."""
         ends = (math.log(self.low), math.log(self.high)) if self.log else (self.low, self.high)
         value = source.uniform(*ends)
-        return float(f"{math.exp(value) if self.log else value:.3g}")
+        value = math.exp(value) if self.log else value
+        whole = isinstance(self.low, int) and isinstance(self.high, int)
+        return round(value) if whole else float(f"{value:.3g}")
 
 
 Choice = Annotated[
-    Annotated[list[Any], Tag("values")] | Annotated[Between, Tag("between")],
+    Annotated[list[Any], Field(min_length=1), Tag("values")] | Annotated[Between, Tag("between")],
     Discriminator(lambda value: "values" if isinstance(value, list) else "between"),
 ]
 
@@ -127,7 +139,7 @@ def ablate_recipe(recipe: str | Path, overrides: Sequence[str] = ()) -> tuple[Ab
     try:
         config = AblateConfig.model_validate(tree)
     except ValidationError as error:
-        raise ConfigError(f"{recipe}: {first_problem(error)}") from error
+        raise ConfigError(f"{recipe}: {first_problem(error, AblateConfig)}") from error
     if len(set(config.tasks)) < len(config.tasks) or len(set(config.seeds)) < len(config.seeds):
         raise ConfigError(f"{recipe}: name each task and each seed once")
     arms: dict[str, LearnConfig] = {}
@@ -136,10 +148,14 @@ def ablate_recipe(recipe: str | Path, overrides: Sequence[str] = ()) -> tuple[Ab
             raise ConfigError(f"{recipe}: {name}: is there twice; name each arm once, each value once")
         changes: dict[str, Any] = dict(config.common)
         for key, value in settings.items():
-            changes = merged(changes, _nested(key, value))
+            changes = merged(changes, nested(key, value))
         if "seed" in changes or "evaluate_every" in changes:
             raise ConfigError(f"{recipe}: {name}: set seeds and points instead of seed and evaluate_every")
         arms[name] = parse_config(changes, f"{recipe}: {name}")
+        if not arms[name].probes:
+            raise ConfigError(
+                f"{recipe}: {name}: an ablation always measures what is forgotten; leave out probes=false"
+            )
     if not arms:
         raise ConfigError(f"{recipe}: nothing to compare; give [arms.NAME] tables, a [grid], or a [random] search")
     return config, arms
@@ -170,13 +186,6 @@ def _name(settings: Mapping[str, Any]) -> str:
     return ", ".join(f"{key}={value}" for key, value in settings.items())
 
 
-def _nested(key: str, value: Any) -> dict[str, Any]:
-    """{"a.b": 1} as {"a": {"b": 1}}."""
-    for part in reversed(key.split(".")):
-        value = {part: value}
-    return dict(value)
-
-
 def ablate(
     recipe: str | Path,
     out: str | Path = "runs/ablate",
@@ -203,34 +212,63 @@ def ablate(
     Raises:
         SelftaughtError: with one line that says what is wrong and how to mend it.
     """
+    from selftaught.evaluation.scorers import SCORING
     from selftaught.models.resolve import resolve_model
     from selftaught.reports.ablation import compose_ablation, write_ablation
 
     config, arms = ablate_recipe(recipe, overrides)
     out, base = Path(out), str(resolve_model(model))
-    request = {"model": model, "train_rows": config.train_rows, "test_rows": config.test_rows}
+    request = {
+        **{"model": model, "train_rows": config.train_rows, "test_rows": config.test_rows},
+        **{"selftaught": __version__, "scoring": SCORING},
+    }
     found: dict[str, dict[str, dict[int, dict[str, Any]]]] = {task: {} for task in config.tasks}
+    not_run: dict[str, list[dict[str, Any]]] = {task: [] for task in config.tasks}
     bases: dict[str, dict[str, Any]] = {}
+
+    def reported() -> dict[str, Any]:
+        report = compose_ablation(bases, found, {name: arm.method for name, arm in arms.items()}, not_run)
+        report["model"]["name"] = model
+        write_ablation(report, out)
+        return report
+
     with run_folder(out, request, resume):
         for task in config.tasks:
             rows, suites = _task(task, config, base)
-            jobs = [(Job(f"base/{task}", f"base, {task}", base, None, suites=suites), out / "base" / task)]
-            for seed in config.seeds:
-                for name, settings in arms.items():
-                    job = _job(task, name, settings, seed, base, rows, suites, config)
-                    jobs.append((job, out / _folder(job, data_hash(rows))))
-            for job, folder in jobs:
-                (record,) = run_jobs([(job, folder)], watch, processes)
-                shutil.rmtree(folder / MODEL_FOLDER, ignore_errors=True)  # hundreds of megabytes each
-                if job.config is None:
-                    bases[task] = record
+            job = Job(f"base/{task}", f"base, {task}", base, None, suites=suites)
+            (bases[task],) = run_jobs([(job, out / "base" / task)], watch, processes)
+            for seed, name in itertools.product(config.seeds, arms):
+                job = _job(task, name, arms[name], seed, base, rows, suites, config)
+                ended = _done(job, out / _folder(job, data_hash(rows)), watch, processes)
+                if isinstance(ended, str):
+                    not_run[task].append({"arm": name, "seed": seed, "why": ended})
                     continue
-                name = job.name.split("/")[1]
-                found[task].setdefault(name, {})[job.config.seed] = record
-                report = compose_ablation(bases, found, {name: arm.method for name, arm in arms.items()})
-                report["model"]["name"] = model
-                write_ablation(report, out)
-    return report
+                found[task].setdefault(name, {})[seed] = ended
+                reported()
+        if not any(found.values()):
+            first = next(run for runs in not_run.values() for run in runs)
+            raise TrainingError(
+                f"{recipe}: no run came to an end; {first['arm']}, seed {first['seed']}: {first['why']}"
+            )
+        return reported()
+
+
+def _done(job: Job, folder: Path, watch: Watch, processes: int) -> dict[str, Any] | str:
+    """The record of a run, or why there is none."""
+    assert job.config is not None
+    if _needs_documents(job.config) and not any(row.context for row in job.examples):
+        return "the task has no documents to train on"
+    try:
+        (record,) = run_jobs([(job, folder)], watch, processes)
+    except TrainingError as error:  # a search may well try a rate at which nothing is learned
+        watch(Event(job.name, "failed", {}))
+        return str(error)
+    shutil.rmtree(folder / MODEL_FOLDER, ignore_errors=True)  # hundreds of megabytes each
+    return record
+
+
+def _needs_documents(settings: LearnConfig) -> bool:
+    return settings.method == "cpt" or (settings.sft_documents and not settings.shows_teacher)
 
 
 def _task(task: Task, config: AblateConfig, base: str) -> tuple[tuple[Example, ...], tuple[Suite, ...]]:
@@ -257,8 +295,9 @@ def _job(
     config: AblateConfig,
 ) -> Job:
     taught = [row for row in rows if row.split == "train"]
-    learned_from = {row.context for row in taught if row.context} if settings.method == "cpt" else taught
-    steps = settings.resolve(max(1, len(learned_from)), 1).total_steps
+    told = [] if settings.method == "cpt" else taught
+    documents = {row.context for row in taught if row.context} if _needs_documents(settings) else set()
+    steps = settings.resolve(max(1, len(told) + len(documents)), 1).total_steps
     settings = settings.model_copy(update={"seed": seed, "evaluate_every": math.ceil(steps / config.points)})
     along = suites if config.probes_along else suites[:1]
     label = f"{name}, {task}, seed {seed}"

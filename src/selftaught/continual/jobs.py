@@ -256,7 +256,8 @@ def _teach(job: Job, folder: Path, watch: Watch, processes: ProcessGroup) -> dic
     drift = drift_nats(reference, model) if reference is not None else None
     steps = record.stopped["kept"] if record.stopped else config.total_steps
     last: dict[str, Any] = {"step": steps, "seconds": round(record.seconds, 2), "drift_nats": drift}
-    last["accuracy"] = {group: share["value"] for group, share in measured["accuracy"].items()}
+    for what in ("accuracy", "probes"):
+        last[what] = {group: share["value"] for group, share in measured[what].items()}
     return {
         **measured,
         "drift_nats": drift,

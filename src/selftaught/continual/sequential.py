@@ -14,7 +14,16 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 
-from selftaught.config import Config, LearnConfig, first_problem, merged, parse_config, parse_override, tomllib
+from selftaught.config import (
+    METHOD_LABELS,
+    Config,
+    LearnConfig,
+    first_problem,
+    merged,
+    parse_config,
+    parse_override,
+    tomllib,
+)
 from selftaught.continual.jobs import MODEL_FOLDER, Job, Suite, Watch, finished, probe_suites, run_jobs, skill_suite
 from selftaught.continual.learn import run_folder
 from selftaught.data import data_hash
@@ -43,7 +52,7 @@ def sequential_recipe(fast: bool = False, overrides: Sequence[str] = ()) -> dict
     try:
         recipe = SequentialConfig.model_validate(tree)
     except ValidationError as error:
-        raise ConfigError(f"sequential: {first_problem(error)}") from error
+        raise ConfigError(f"sequential: {first_problem(error, SequentialConfig)}") from error
     if len(set(recipe.order)) < len(recipe.order) or len(set(recipe.seeds)) < len(recipe.seeds):
         raise ConfigError("sequential: name each skill and each seed once")
     methods = {method: _by_skill(getattr(recipe, method), method) for method in LABELS}
@@ -64,7 +73,15 @@ class SequentialConfig(Config):
 def _by_skill(table: dict[str, Any], method: str) -> dict[str, LearnConfig]:
     """A method's configuration for each skill."""
     common = {key: value for key, value in table.items() if key not in SKILLS}
-    return {name: parse_config(merged(common, table.get(name, {})), f"sequential.{method}.{name}") for name in SKILLS}
+    tables = {name: merged(common, table.get(name, {})) for name in SKILLS}
+    configs = {name: parse_config(changes, f"sequential.{method}.{name}") for name, changes in tables.items()}
+    for name, config in configs.items():
+        if config.distils != (method == "sdft"):  # what the report calls them
+            kind = "sdft or off_policy" if method == "sdft" else "a method that does not distil"
+            raise ConfigError(f"sequential.{method}.{name}: its method is {config.method}; {kind} belongs there")
+        if not config.teaches:
+            raise ConfigError(f"sequential.{method}.{name}: {config.method} teaches nothing")
+    return configs
 
 
 def sequential(
@@ -150,7 +167,7 @@ def _chain(
     for number, (name, rows) in enumerate(skills.items(), start=1):
         stage = folder / f"{number}-{name}"
         source = str(jobs[-1][1] / MODEL_FOLDER) if jobs else base
-        label = f"{LABELS[configs[name].method]} seed {configs[name].seed}: {name}"
+        label = f"{METHOD_LABELS[configs[name].method]} seed {configs[name].seed}: {name}"
         job = Job(
             f"{folder.name}/{name}",
             label,

@@ -55,7 +55,7 @@ class Workspace:
     @staticmethod
     def find(start: Path) -> Path | None:
         """The workspace that a folder lies in, if any."""
-        start = start.absolute()
+        start = start.resolve()
         return next((place for place in (start, *start.parents) if (place / CONFIG_FILE).is_file()), None)
 
     @staticmethod
@@ -92,7 +92,7 @@ class Workspace:
         """
         from selftaught.models.resolve import resolve_model
 
-        outer = Workspace.find(root.absolute().parent)
+        outer = Workspace.find(root.resolve().parent)
         if outer is not None:
             raise ConfigError(f"{root}: lies in the workspace {outer}; choose a folder outside of it")
         source = resolve_model(model)

@@ -68,7 +68,7 @@ def read_workspace_config(path: Path) -> WorkspaceConfig:
     try:
         config = WorkspaceConfig.model_validate(read_toml(path))
     except ValidationError as error:
-        raise ConfigError(f"{path}: {first_problem(error)}") from error
+        raise ConfigError(f"{path}: {first_problem(error, WorkspaceConfig)}") from error
     try:
         config.learn_config({}, ())
     except ConfigError as error:

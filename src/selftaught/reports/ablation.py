@@ -30,7 +30,10 @@ LEVELS = (0.5, 0.85)
 
 
 def compose_ablation(
-    bases: Mapping[str, Record], tasks: Mapping[str, Runs], methods: Mapping[str, str]
+    bases: Mapping[str, Record],
+    tasks: Mapping[str, Runs],
+    methods: Mapping[str, str],
+    not_run: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
 ) -> dict[str, Any]:
     """A report of arms that were taught the same tasks with the same seeds.
 
@@ -39,11 +42,16 @@ def compose_ablation(
         tasks: of each task, arm and seed, the run's record. Tasks without any run yet are left out; an arm is
             reported over the seeds that it and the first arm have both finished.
         methods: of each arm.
+        not_run: of each task, the runs that could not be done: each {"arm", "seed", "why"}.
 
     Raises:
         DataError: (a ValueError) a run was asked other items than the base.
     """
-    shown = {task: _task(bases[task], runs, methods) for task, runs in tasks.items() if runs}
+    shown = {
+        task: _task(bases[task], runs, methods) | {"not_run": [*(not_run or {}).get(task, ())]}
+        for task, runs in tasks.items()
+        if runs
+    }
     records = [record for runs in tasks.values() for seeds in runs.values() for record in seeds.values()]
     return {
         "schema": 1,
@@ -92,7 +100,8 @@ def _task(base: Record, runs: Runs, methods: Mapping[str, str]) -> dict[str, Any
                 "probe_mean": resampling.estimate(_mean(after, families)) if families else None,
                 "drift": resampling.over_few([record["drift_nats"] for record in records]),
                 "drift_nats": fmean(record["drift_nats"] for record in records),
-                "steps": records[0]["steps"] or 0,
+                "steps": max(record["steps"] or 0 for record in records),
+                "stopped": [{"seed": seed, **seeds[seed]["stopped"]} for seed in shared if seeds[seed].get("stopped")],
                 "seconds": fmean(record["seconds"] or 0.0 for record in records),  # oracle retrieval has no training
                 "seconds_to": {str(level): _seconds_to(curve, main_group(groups), level) for level in LEVELS},
                 "peak_memory_gib": max(record["peak_memory_gib"] or 0.0 for record in records),
@@ -159,19 +168,21 @@ def _curve(base: Record, records: Sequence[Record]) -> list[dict[str, Any]]:
     start["accuracy"] = {group: share["value"] for group, share in base["accuracy"].items()}
     start["probes"] = {group: share["value"] for group, share in base["probes"].items()}
     found = [start]
-    for moments in zip(*(record["curve"] for record in records), strict=False):
-        last = moments[0]["step"] == records[0]["steps"]
-        point: dict[str, Any] = {"step": moments[0]["step"], "seconds": fmean(at["seconds"] for at in moments)}
+    by_step = [{at["step"]: at for at in record["curve"][:-1]} for record in records]  # a run may have ended itself
+    common = [[moments[step] for moments in by_step] for step in by_step[0] if all(step in one for one in by_step)]
+    ends = [record["curve"][-1] for record in records if record["curve"]]  # oracle retrieval has no curve
+    for moments in [*common, ends] if ends else common:
+        point: dict[str, Any] = {"step": max(at["step"] for at in moments)}
+        point["seconds"] = fmean(at["seconds"] for at in moments)
         point["drift_nats"] = fmean(at["drift_nats"] for at in moments)
         point["accuracy"] = _means([at["accuracy"] for at in moments])
-        ends = [{name: share["value"] for name, share in record["probes"].items()} for record in records]
-        point["probes"] = _means(ends if last else [at.get("probes", {}) for at in moments])
+        point["probes"] = _means([at.get("probes", {}) for at in moments])
         found.append(point)
     return found
 
 
 def _means(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    return {name: fmean(row[name] for row in rows) for name in rows[0]}
+    return {name: fmean(row[name] for row in rows) for name in rows[0] if all(name in row for row in rows)}
 
 
 def _seconds_to(curve: Sequence[Mapping[str, Any]], group: str, level: float) -> float | None:

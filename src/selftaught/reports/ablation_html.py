@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from selftaught.reports.charts import learning_chart, plane_chart, run_styles
 from selftaught.reports.page import facts, render, settings, spaced
-from selftaught.reports.tables import NOTHING, duration, interval, nats, percent, points
+from selftaught.reports.tables import NOTHING, duration, ended_itself, interval, nats, percent, points
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -66,6 +66,14 @@ def ablation_table(report: Report, task: str) -> Table:
     return table
 
 
+def task_notes(found: Mapping[str, Any]) -> list[str]:
+    """Of a task, a sentence for each run that ended itself, and for each that could not be done."""
+    ended = [
+        ended_itself(f"{arm['label']}, seed {one['seed']},", one) for arm in found["arms"] for one in arm["stopped"]
+    ]
+    return [*ended, *(f"{run['arm']}, seed {run['seed']}, is missing: {run['why']}." for run in found["not_run"])]
+
+
 def _levels(report: Report) -> Sequence[float]:
     return report["levels"]  # type: ignore[no-any-return]
 
@@ -121,6 +129,7 @@ def _task(report: Report, task: str, place: int) -> dict[str, Any]:
         "base": [known[0], nats(0), *known[1:], *([_base_mean(found)] if probes else [])],
         "rows": [_row(report, found, arm, changes.get(arm["name"])) for arm in found["arms"]],
         "left_out": len(found["arms"]) - len(drawn),
+        "notes": task_notes(found),
         "plane": plane_chart(pseudo, group, f"plane{place}"),
         "learning": learning_chart(pseudo, group, f"learning{place}"),
     }

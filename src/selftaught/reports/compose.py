@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from selftaught._version import __version__
+from selftaught.reports.tables import ended_itself
 from selftaught.runtime import memory_gib, num_cores
 from selftaught.types import Example
 
@@ -120,10 +121,7 @@ def _stopped(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Which runs ended themselves, and why."""
     return [
         {
-            "statement": (
-                f"{record['label']} ended itself after step {stopped['at']}: {stopped['why']}. What it had learned by "
-                f"step {stopped['kept']} is kept, and measured here."
-            ),
+            "statement": ended_itself(record["label"], stopped),
             "values": {"run": record["name"], **stopped},
         }
         for record in records

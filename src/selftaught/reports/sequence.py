@@ -246,7 +246,12 @@ def _run(order: Sequence[str], method: str, label: str, seed: int, chain: Sequen
     """One method with one seed, stage by stage, without its answers."""
     fields = ("name", "drift_nats", "seconds", "steps", "tokens", "peak_memory_gib", "processes", "config")
     stages = [
-        {"skill": skill, **_accuracies(record), **{field: record.get(field) for field in fields}}
+        {
+            "skill": skill,
+            **_accuracies(record),
+            **{field: record.get(field) for field in fields},
+            "stopped": record.get("stopped"),
+        }
         for skill, record in zip(order, chain, strict=True)
     ]
     return {"method": method, "label": label, "seed": seed, "stages": stages}

@@ -24,7 +24,7 @@ from selftaught.reports.page import (
 )
 from selftaught.reports.sequence_charts import Series, drift_chart, share_chart
 from selftaught.reports.sequence_words import comparisons, resampled_words, sequence_headline
-from selftaught.reports.tables import NOTHING, duration, interval, nats, percent, points
+from selftaught.reports.tables import NOTHING, duration, ended_itself, interval, nats, percent, points
 
 Report = Mapping[str, Any]
 Estimate = Mapping[str, Any]
@@ -72,6 +72,12 @@ def _view(report: Report) -> dict[str, Any]:
         "order": report["order"],
         "skills": [spaced(name) for name in report["order"]],
         "seeds": f"{len(seeds)} seeds a method" if len(seeds) > 1 else "one seed",
+        "stopped": [
+            ended_itself(f"{run['label']}, seed {run['seed']}, {stage['skill']},", stage["stopped"])
+            for run in report["runs"]
+            for stage in run["stages"]
+            if stage.get("stopped")
+        ],
         "one_seed": "seeds" not in report["intervals"]["resampled"],
         "styles": list(styles.values()),
         "runs": [{"label": label, "style": style} for label, style in zip(labels, styles.values(), strict=True)],

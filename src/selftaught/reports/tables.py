@@ -313,3 +313,11 @@ def _mean_cell(run: Run, base: Run | None) -> str:
 
 def _or_nothing(value: float | None, words: Callable[[float], str]) -> str:
     return NOTHING if value is None else words(value)
+
+
+def ended_itself(label: str, stopped: Mapping[str, Any]) -> str:
+    """Of a run that the guard has ended: when, why, and what is kept."""
+    return (
+        f"{label} ended itself after step {stopped['at']}: {stopped['why']}. What it had learned by step "
+        f"{stopped['kept']} is kept, and measured here."
+    )

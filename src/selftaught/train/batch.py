@@ -18,7 +18,7 @@ class TrainRow:
         id: the example's id.
         prompt: what the student sees.
         teacher_prompt: what the teacher sees (SDFT).
-        target: the demonstration's tokens (SFT).
+        target: the tokens whose likelihood SFT raises: the demonstration's, or what another method puts in its place.
     """
 
     id: str

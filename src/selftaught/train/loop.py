@@ -44,14 +44,13 @@ class StepReport:
         step: number of steps done, from 1.
         steps: number of steps in the whole run.
         loss: the distillation loss (SDFT, the anchor's apart) or the cross-entropy (SFT).
-        gap_nats: mean teacher–student divergence a completion token (SDFT); negative log-likelihood (SFT).
+        gap_nats: mean teacher–student divergence a completion token (SDFT); negative log-likelihood (SFT); None in a
+            step in which only the anchor teaches.
         grad_norm: before clipping.
         learning_rate: of this step.
         teacher_share: share of completions that the teacher drew.
         completion_tokens: mean length of the completions learned from.
         anchor_nats: KL(base‖student) a token on the anchor's rows; None without an anchor.
-        ended_share: share of rollouts that ended by themselves.
-        repetition: share of a rollout's four-token runs that it has said before; None without rollouts.
         seconds: training time so far, the anchor's rows included, evaluations and checkpoints left out.
         seconds_left: about how long the rest takes, at the pace of the last steps.
         tokens: completion tokens learned from so far.
@@ -62,14 +61,12 @@ class StepReport:
     step: int
     steps: int
     loss: float
-    gap_nats: float
+    gap_nats: float | None
     grad_norm: float
     learning_rate: float
     teacher_share: float
     completion_tokens: float
     anchor_nats: float | None
-    ended_share: float
-    repetition: float | None
     seconds: float
     seconds_left: float
     tokens: int
@@ -170,7 +167,7 @@ def train(
         record.seconds += paces[-1]
         record.tokens += output.num_tokens
         done = step + 1
-        record.steps.append(_signs(output, config, done))
+        record.steps.append(_signs(output, done))
         if processes.first:
             callbacks.on_step(_report(student, rows, output, config, step, record, fmean(paces)))
         if (why := trouble(record.steps, config.guard)) is not None:
@@ -188,12 +185,12 @@ def train(
     return student, record
 
 
-def _signs(output: StepOutput, config: LearnConfig, step: int) -> dict[str, Any]:
+def _signs(output: StepOutput, step: int) -> dict[str, Any]:
     """What the record keeps of a step, and the guard looks at."""
     signs = {"step": step, "loss": output.loss, "gap_nats": output.gap_nats, "anchor_nats": output.anchor_nats}
     if output.repetition is None:
         return signs
-    return {**signs, "repetition": output.repetition, "unended": 1 - output.num_ended / config.batch_size}
+    return {**signs, "repetition": output.repetition, "unended": 1 - output.num_ended / output.num_rows}
 
 
 def _stopped(checkpoints: Path | None, optimizer: Optimizer, method: Method, step: int, why: str) -> RunRecord:
@@ -256,10 +253,8 @@ def _report(
         grad_norm=output.grad_norm,
         learning_rate=learning_rate(config, step),
         teacher_share=teacher_share(config, step) if config.distils else 0.0,
-        completion_tokens=output.num_tokens / config.batch_size,
+        completion_tokens=output.num_tokens / output.num_rows,
         anchor_nats=output.anchor_nats,
-        ended_share=output.num_ended / config.batch_size,
-        repetition=output.repetition,
         seconds=record.seconds,
         seconds_left=pace * (config.total_steps - step - 1),
         tokens=record.tokens,

@@ -182,7 +182,8 @@ class Reinvoke(Method):
         nats = self.processes.sum(nats)
         check_finite(nats, step)
         rows = self.config.anchor.rows
-        return StepOutput(nats, nats, self.optimizer.step(step), self._anchor.num_tokens(step), rows, nats)
+        grad_norm, num_tokens = self.optimizer.step(step), self._anchor.num_tokens(step)
+        return StepOutput(nats, None, grad_norm, rows, num_tokens, rows, anchor_nats=nats)
 
 
 def make_method(

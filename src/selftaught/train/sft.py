@@ -25,7 +25,7 @@ def sft_step(
     step: int,
     processes: ProcessGroup = ALONE,
 ) -> StepOutput:
-    """Raises the likelihood of each row's demonstration.
+    """Raises the likelihood of each row's target: its demonstration, or what another method puts in its place.
 
     L = −mean over rows of the mean over tokens of log p(token | prompt, tokens before it).
 
@@ -57,4 +57,4 @@ def sft_step(
     loss, nats, num_tokens = processes.sum(loss, nats, sum(len(row.target) for row in rows))
     check_finite(loss, step)
     grad_norm = optimizer.step(step)
-    return StepOutput(loss, nats / num_tokens, grad_norm, num_tokens, num_rows)
+    return StepOutput(loss, nats / num_tokens, grad_norm, num_rows, num_tokens, num_rows)

@@ -33,17 +33,19 @@ class StepOutput:
     Attributes:
         loss: the distillation loss (SDFT, the anchor's apart) or the cross-entropy (SFT).
         gap_nats: mean divergence a token between teacher and student, before clipping (SDFT); for SFT
-            the mean negative log-likelihood.
+            the mean negative log-likelihood; None where only the anchor teaches.
         grad_norm: before clipping.
-        num_tokens: completion tokens learned from.
+        num_rows: completions learned from, or, where only the anchor teaches, its rows.
+        num_tokens: completion tokens of these.
         num_ended: rollouts that ended by themselves (SDFT), else all rows.
         anchor_nats: KL(base‖student) a token on the anchor's rows; None without an anchor.
         repetition: mean share of a rollout's four-token runs that it has said before; None without rollouts.
     """
 
     loss: float
-    gap_nats: float
+    gap_nats: float | None
     grad_norm: float
+    num_rows: int
     num_tokens: int
     num_ended: int
     anchor_nats: float | None = None
@@ -112,9 +114,8 @@ def sdft_step(
     # 4. optimiser and teacher update
     grad_norm = optimizer.step(step)
     teacher.update(student, optimizer.masters)
-    return StepOutput(
-        loss, nats / num_tokens, grad_norm, num_tokens, num_ended, anchor_nats if anchor else None, repeated
-    )
+    held = anchor_nats if anchor is not None else None
+    return StepOutput(loss, nats / num_tokens, grad_norm, len(indices), num_tokens, num_ended, held, repeated)
 
 
 def check_finite(loss: float, step: int) -> None:

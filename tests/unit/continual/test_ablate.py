@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import random
 from pathlib import Path
@@ -12,8 +13,9 @@ import pytest
 from selftaught.continual import ablate as module
 from selftaught.continual import jobs
 from selftaught.continual.ablate import Between, ablate, ablate_recipe
-from selftaught.errors import ConfigError
+from selftaught.errors import ConfigError, TrainingError
 from selftaught.recipes import packaged_recipes
+from selftaught.reports.ablation_html import task_notes
 from selftaught.types import Example, Message, Scorer
 
 COMMON = """
@@ -65,6 +67,11 @@ def test_a_logarithmic_range_is_drawn_evenly_in_ratio() -> None:
     assert 0.45 < sum(value < 1e-4 for value in drawn) / 2000 < 0.55
 
 
+def test_between_whole_numbers_a_whole_one_is_drawn(tmp_path: Path) -> None:
+    text = "[random]\ntrials = 3\noptions.anchor.rows = {low = 2, high = 4}\n"
+    assert sorted(arm.anchor.rows for arm in ablate_recipe(recipe(tmp_path, text))[1].values()) == [2, 3, 4]
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -75,7 +82,9 @@ def test_a_logarithmic_range_is_drawn_evenly_in_ratio() -> None:
         ("[grid]\nanchor.rows = [1, 1]\n", "anchor.rows=1: is there twice"),
         ("[random]\ntrials = 2\noptions.learning_rate = {low = 2, high = 1}\n", "low must be at most high"),
         ("[random]\ntrials = 2\noptions.learning_rate = {low = 0, high = 1, log = true}\n", "above 0"),
-        ("[arm.x]\n", "arm"),
+        ("[random]\ntrials = 2\noptions.learning_rate = []\n", "options.learning_rate"),
+        ("[arms.x]\nprobes = false\n", "x: an ablation always measures what is forgotten"),
+        ("[arm.x]\n", "unknown key 'arm'; did you mean arms"),
     ],
 )
 def test_a_wrong_recipe_is_one_clear_line(tmp_path: Path, text: str, message: str) -> None:
@@ -167,6 +176,60 @@ def test_each_arm_is_taught_with_each_seed_and_measured_along_the_way(run: Any, 
     page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
     assert "<svg" in page and "continued" not in page and ">cpt<" in page
     assert not list((tmp_path / "out").glob("**/model.safetensors")), "models go once they are measured"
+
+
+def test_a_run_that_fails_is_reported_and_the_others_are_done(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = jobs._teach
+
+    def teach(job: jobs.Job, *rest: Any) -> Any:
+        if job.config is not None and job.config.learning_rate == 1 and job.config.seed == 3:
+            raise TrainingError("step 2: the loss is not finite")
+        return plain(job, *rest)
+
+    monkeypatch.setattr(jobs, "_teach", teach)
+    arms = '[arms.ours]\n[arms."w/o warm-up"]\nlearning_rate = 1.0\n'
+    report, _ = run(arms, "seeds=[3, 5]")
+    found = report["tasks"]["knowledge"]
+    assert [(arm["name"], arm["seeds"]) for arm in found["arms"]] == [("ours", [3, 5]), ("w/o warm-up", [5])]
+    assert found["not_run"] == [{"arm": "w/o warm-up", "seed": 3, "why": "step 2: the loss is not finite"}]
+    assert task_notes(found) == ["w/o warm-up, seed 3, is missing: step 2: the loss is not finite."]
+    with pytest.raises(TrainingError, match="no run came to an end; x, seed 3: step 2: the loss is not finite"):
+        run("[arms.x]\nlearning_rate = 1.0\n", "seeds=[3]", resume=True)
+
+
+def test_a_run_that_ended_itself_is_shown_beside_whole_ones(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = jobs._teach
+
+    def teach(job: jobs.Job, *rest: Any) -> Any:
+        record = plain(job, *rest)
+        if job.config is not None and job.config.seed == 5:
+            record |= {"stopped": {"at": 3, "kept": 1, "why": "its answers no longer end"}, "steps": 1}
+            record["curve"] = [{**record["curve"][-1], "step": 1}]
+        return record
+
+    monkeypatch.setattr(jobs, "_teach", teach)
+    report, _ = run("[arms.ours]\n", "seeds=[3, 5]")
+    (arm,) = report["tasks"]["knowledge"]["arms"]
+    assert [at["step"] for at in arm["curve"]] == [0, 3], "moments that both have, and their ends"
+    assert arm["curve"][-1]["drift_nats"] == pytest.approx(arm["drift_nats"]) and set(arm["curve"][-1]["probes"]) == {
+        "facts"
+    }
+    (note,) = task_notes(report["tasks"]["knowledge"])
+    assert note == (
+        "ours, seed 5, ended itself after step 3: its answers no longer end. What it had learned by step 1 is kept, "
+        "and measured here."
+    )
+
+
+def test_an_arm_that_learns_documents_is_left_out_where_there_are_none(
+    run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bare = [dataclasses.replace(row, context=None) for row in facts()]
+    monkeypatch.setattr(module, "disasters", lambda events: bare)
+    report, done = run(ARMS)
+    found = report["tasks"]["knowledge"]
+    assert [arm["name"] for arm in found["arms"]] == ["ours", "sft"] and "knowledge/cpt/0" not in done
+    assert found["not_run"] == [{"arm": "cpt", "seed": 0, "why": "the task has no documents to train on"}]
 
 
 def test_oracle_retrieval_is_measured_and_not_taught(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -69,8 +69,8 @@ def wrong_from_step_five(monkeypatch: pytest.MonkeyPatch) -> None:
     """From the fifth step on, the record says that answers repeat themselves."""
     plain = loop._signs
 
-    def signs(output: Any, config: Any, step: int) -> dict[str, Any]:
-        return {**plain(output, config, step), "repetition": 0.0 if step < 5 else 0.9}
+    def signs(output: Any, step: int) -> dict[str, Any]:
+        return {**plain(output, step), "repetition": 0.0 if step < 5 else 0.9}
 
     monkeypatch.setattr(loop, "_signs", signs)
 

@@ -112,7 +112,7 @@ def assert_alike(run: Run, other: Run, start: dict[str, Tensor]) -> None:
     assert [report["step"] for report in run["reports"]] == [report["step"] for report in other["reports"]]
     for ours, theirs in zip(run["reports"], other["reports"], strict=True):
         assert ours.keys() == theirs.keys()
-        for key in ("step", "steps", "tokens", "completion_tokens", "ended_share", "sample", "sample_id"):
+        for key in ("step", "steps", "tokens", "completion_tokens", "sample", "sample_id"):
             assert ours[key] == theirs[key], key
         for key in ("loss", "gap_nats", "grad_norm", "learning_rate", "teacher_share", "anchor_nats"):
             assert ours[key] == (theirs[key] and pytest.approx(theirs[key], rel=2e-3, abs=1e-6)), key

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -48,12 +49,14 @@ def assert_same(ours: Sequence[Rollout], other: Sequence[Rollout]) -> None:
         assert torch.equal(a.teacher_states, b.teacher_states)
 
 
-@pytest.mark.parametrize(("share", "fall", "last"), [(0.8, 1.0, 0.0), (1.0, 0.5, 0.5), (0.6, 0.0, 0.6), (0.0, 0.5, 0.0)])
+@pytest.mark.parametrize(
+    ("share", "fall", "last"), [(0.8, 1.0, 0.0), (1.0, 0.5, 0.5), (0.6, 0.0, 0.6), (0.0, 0.5, 0.0)]
+)
 def test_the_teachers_share_falls_linearly(share: float, fall: float, last: float) -> None:
     config = tiny_config(steps=20, rollout={"teacher_share": share, "teacher_share_fall": fall})
     shares = [teacher_share(config, step) for step in range(21)]
     assert (shares[0], shares[20]) == pytest.approx((share, last))
-    assert [after - before for before, after in zip(shares, shares[1:])] == pytest.approx([(last - share) / 20] * 20)
+    assert [after - before for before, after in itertools.pairwise(shares)] == pytest.approx([(last - share) / 20] * 20)
 
 
 @pytest.mark.parametrize("teacher_kind", TEACHERS, ids=lambda t: t["kind"])
