@@ -24,7 +24,7 @@ import torch  # noqa: E402  # after the process has been set up
 from lengths import set_lengths  # noqa: E402
 from rows import read_rows  # noqa: E402
 
-from selftaught.config import load_config  # noqa: E402
+from selftaught.config_files import load_config  # noqa: E402
 from selftaught.models.adapters import trainable  # noqa: E402
 from selftaught.models.load import load_model  # noqa: E402
 from selftaught.processes import ProcessGroup, num_processes, process_group  # noqa: E402

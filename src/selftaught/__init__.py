@@ -18,7 +18,8 @@ from selftaught.types import Example, Message, Scorer
 
 if TYPE_CHECKING:
     from selftaught.api import ask, check, evaluate
-    from selftaught.config import LearnConfig, load_config
+    from selftaught.config import LearnConfig
+    from selftaught.config_files import load_config
     from selftaught.continual import learn
     from selftaught.continual.ablate import ablate
     from selftaught.continual.compare import compare

@@ -7,7 +7,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from selftaught.config import LearnConfig, merged, parse_config, parse_override, tomllib
+from selftaught.config import LearnConfig
+from selftaught.config_files import merged, parse_config, parse_override, tomllib
 from selftaught.continual import Event, Job, Watch, run_folder, run_jobs
 from selftaught.data import data_hash
 from selftaught.data.corpora import QUICKSTART_EVENTS, disasters

@@ -17,7 +17,7 @@ from command import QUICK, QUICK_SETTINGS, Outcome, python_m, run
 from safetensors.torch import load_file, save_file
 
 import selftaught
-from selftaught.config import load_config
+from selftaught.config_files import load_config
 from selftaught.train.loop import train
 
 LORA = ["weights.kind=lora", "weights.rank=4", "weights.alpha=8"]

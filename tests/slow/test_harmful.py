@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from selftaught.config import load_config
+from selftaught.config_files import load_config
 from selftaught.continual.lesson import teach
 from selftaught.continual.registry import add_skill
 from selftaught.continual.workspace import Workspace

@@ -9,7 +9,8 @@ import pytest
 import torch
 from process_work import train_one
 
-from selftaught.config import LearnConfig, load_config
+from selftaught.config import LearnConfig
+from selftaught.config_files import load_config
 from selftaught.data.corpora import disasters
 from selftaught.evaluation.drift import drift_nats, drift_reference
 from selftaught.evaluation.runner import check_lift

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from selftaught.config import LearnConfig, load_config, merged, parse_config, parse_override
+from selftaught.config import LearnConfig
+from selftaught.config_files import load_config, merged, parse_config, parse_override
 from selftaught.errors import ConfigError
 
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from selftaught.config import LearnConfig, load_config
+from selftaught.config import LearnConfig
+from selftaught.config_files import load_config
 from selftaught.errors import ConfigError
 from selftaught.main_job import quickstart_configs
 from selftaught.recipes import FOLDER, packaged_recipes

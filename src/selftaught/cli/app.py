@@ -101,7 +101,8 @@ def learn(
     the new version only if nothing regressed. Exit code 0: promoted, 3: rejected, 4: inconclusive, 2: an error.
     """
     from selftaught.cli.progress import Progress
-    from selftaught.config import METHOD_LABELS, load_config
+    from selftaught.config import METHOD_LABELS
+    from selftaught.config_files import load_config
     from selftaught.continual import learn as run
     from selftaught.errors import ConfigError
 
@@ -130,7 +131,7 @@ def check(
 ) -> None:
     """Validate data and measure the lift: can the model use the demonstrations in its context?"""
     from selftaught import api
-    from selftaught.config import load_config
+    from selftaught.config_files import load_config
     from selftaught.reports import lift_line
 
     found = api.check(data, located(model), load_config(recipe, overrides or ()))

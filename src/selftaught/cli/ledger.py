@@ -270,7 +270,8 @@ def learn_skill(
     from rich.console import Console
 
     from selftaught.cli.progress import Progress
-    from selftaught.config import METHOD_LABELS, read_toml
+    from selftaught.config import METHOD_LABELS
+    from selftaught.config_files import read_toml
     from selftaught.continual.lesson import teach
     from selftaught.recipes import recipe_file
 

@@ -20,16 +20,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, Tag, ValidationError, field_validator, model_validator
 
 from selftaught._version import __version__
-from selftaught.config import (
-    Config,
-    LearnConfig,
-    first_problem,
-    merged,
-    nested,
-    parse_config,
-    parse_override,
-    read_toml,
-)
+from selftaught.config import Config, LearnConfig
+from selftaught.config_files import first_problem, merged, nested, parse_config, parse_override, read_toml
 from selftaught.continual.jobs import MODEL_FOLDER, Event, Job, Suite, Watch, probe_suites, run_jobs, skill_suite
 from selftaught.continual.learn import run_folder
 from selftaught.continual.sequential import thinned

@@ -14,16 +14,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 
-from selftaught.config import (
-    METHOD_LABELS,
-    Config,
-    LearnConfig,
-    first_problem,
-    merged,
-    parse_config,
-    parse_override,
-    tomllib,
-)
+from selftaught.config import METHOD_LABELS, Config, LearnConfig
+from selftaught.config_files import first_problem, merged, parse_config, parse_override, tomllib
 from selftaught.continual.jobs import MODEL_FOLDER, Job, Suite, Watch, finished, probe_suites, run_jobs, skill_suite
 from selftaught.continual.learn import run_folder
 from selftaught.data import data_hash

@@ -9,7 +9,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 
-from selftaught.config import Config, LearnConfig, first_problem, merged, parse_config, parse_override, read_toml
+from selftaught.config import Config, LearnConfig
+from selftaught.config_files import first_problem, merged, parse_config, parse_override, read_toml
 from selftaught.errors import ConfigError
 
 CONFIG_FILE = "selftaught.toml"

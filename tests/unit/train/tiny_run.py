@@ -9,7 +9,8 @@ from typing import Any
 
 import torch
 
-from selftaught.config import LearnConfig, parse_config
+from selftaught.config import LearnConfig
+from selftaught.config_files import parse_config
 from selftaught.models.adapters import trainable
 from selftaught.models.load import LanguageModel, flat_views, load_model
 from selftaught.models.teacher import TeacherModel
