@@ -270,6 +270,9 @@ def test_no_workspace(tiny_model: Path, tmp_path: Path) -> None:
         in run("init", tmp_path, "-m", tiny_model).error_line
     )
     assert "lies in the workspace" in run("init", tmp_path / "inner", "-m", tiny_model).error_line
+    beside = tmp_path / ".." / f"{tmp_path.name}-beside"
+    assert run("init", beside, "-m", tiny_model).code == 0, "it is not inside, whatever is written before the dots"
+    assert "make one with selftaught init" in run("log", "-w", tmp_path / ".." / "nowhere").error_line
 
 
 def test_a_model_that_is_none(tmp_path: Path) -> None:

@@ -94,6 +94,9 @@ def test_seeds_can_be_added_and_nothing_is_done_twice(run: Any) -> None:
         "sdft=5",
         "foo=1",
         "sft.foo=1",
+        "sft.method=sdft",
+        "sft.method=oracle",
+        "sdft.tools.method=sft",
     ],
 )
 def test_wrong_settings_are_told_before_anything_is_done(override: str) -> None:

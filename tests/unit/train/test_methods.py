@@ -121,6 +121,12 @@ def test_replay_mixes_the_bases_own_answers_in(sharp_model: Path) -> None:
     assert_gradients(optimizer.gradients[0], plain_gradients(sharp_model, rows)[1])
 
 
+def test_the_length_reported_is_that_of_what_was_learned_from(sharp_model: Path) -> None:
+    learner, _, config = made(sharp_model, method="replay")
+    output = learner.step([0, 1], 0)
+    assert output.num_rows == 2 + config.anchor.rows and output.num_tokens >= output.num_rows
+
+
 def test_reinvoke_is_sft_at_first_and_the_anchor_alone_after_that(sharp_model: Path) -> None:
     learner, optimizer, config = made(sharp_model, method="reinvoke", reinvoke_share=0.5, steps=4)
     plain, plain_optimizer, _ = made(sharp_model, method="sft", steps=4)
@@ -132,7 +138,8 @@ def test_reinvoke_is_sft_at_first_and_the_anchor_alone_after_that(sharp_model: P
     gradients = gradients_of(plain_optimizer)
     output = learner.step([0, 2], 2)
     assert output.anchor_nats == pytest.approx(expected, rel=1e-4) and expected > 0
-    assert output.num_tokens == anchor.num_tokens(2)
+    assert output.num_tokens == anchor.num_tokens(2) and output.num_rows == config.anchor.rows
+    assert output.gap_nats is None, "the guard is not to take it for the gap of before"
     assert_gradients(optimizer.gradients[2], gradients)
 
 
