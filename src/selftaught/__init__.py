@@ -40,7 +40,7 @@ _LAZY = {
     "check": "selftaught.api",
     "evaluate": "selftaught.api",
     "learn": "selftaught.continual",
-    "load_config": "selftaught.config",
+    "load_config": "selftaught.config_files",
     "load_examples": "selftaught.data",
     "quickstart": "selftaught.main_job",
     "sequential": "selftaught.continual.sequential",
