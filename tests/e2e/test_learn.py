@@ -107,7 +107,7 @@ def test_lora_is_a_peft_directory_that_every_command_takes(
         "steps=16",
         "anchor.rows=0",
         "loss.teacher_temperature=1",
-    ]  # else what it is surer of is left over
+    ]
     report = learn(facts_file, Path(model.name), out, *settings)
     values = losses(report)
     assert sum(values[-3:]) < 0.7 * sum(values[:3])
