@@ -36,7 +36,7 @@ WORKLOADS = (
     Workload("tools", ("tools", "--limit", "64"), 8, "sdpa"),
     Workload("long", ("synthetic", "--limit", "16"), 4, "sdpa"),
 )
-STEPS, MIDDLE = 35, 17  # of the quickstart: half of the rollouts are the student's
+STEPS, MIDDLE = 40, 20  # of the quickstart: half of the rollouts are the student's
 LONGEST = "256"  # completion tokens; each row's is as long as its demonstration
 
 

@@ -221,8 +221,8 @@ class GuardConfig(Config):
 # --------------------------------------------------------------------------------------------- a run
 
 
-EPOCHS, FEW_ROWS = 14, 40  # on the quickstart's corpus 90% are learned in 10 (docs/log.md)
-MIN_EPOCHS = 4  # of many rows; a lesson of hundreds in 14 passes would take hours on a processor
+EPOCHS, FEW_ROWS = 16, 40  # on the quickstart's corpus 90% are learned in 10 (docs/log.md)
+MIN_EPOCHS = 4  # of many rows; a lesson of hundreds in 16 passes would take hours on a processor
 MIN_STEPS = 40  # few rows teach little in fewer
 DISTILLING = ("sdft", "off_policy")  # they move the student towards the teacher's distribution
 DISTIL_RATE, SFT_RATE = 1.2e-4, 3e-5  # each tuned on its own (docs/log.md)
@@ -251,7 +251,7 @@ class LearnConfig(Config):
     epochs: float | None = Field(
         None,
         gt=0,
-        description="Passes over the rows; left out, 14 over 40 rows or fewer, of more rows fewer (560 / rows), but 4, "
+        description="Passes over the rows; left out, 16 over 40 rows or fewer, of more rows fewer (640 / rows), but 4, "
         "and as many more as 40 steps need.",
     )
     steps: int | None = Field(None, ge=1, description="Number of optimiser steps; given, it replaces epochs.")

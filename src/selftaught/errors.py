@@ -15,7 +15,7 @@ prints just that and exits with code 2.
 
 from __future__ import annotations
 
-GO_ON = "run the same command again to go on, outside a workspace with --resume"  # after whatever ended one
+GO_ON = "run the same command with --resume to go on (a lesson in a workspace: without)"  # whatever has ended it
 
 
 class SelftaughtError(Exception):

@@ -14,8 +14,6 @@ from pathlib import Path
 import pytest
 from command import QUICK, Outcome, Running, all_gone, run, start
 
-from selftaught.errors import GO_ON
-
 STEPS = 16
 SETTINGS = [*QUICK, "-s", f"steps={STEPS}", "-s", "checkpoint_every=2", "-s", "evaluate_every=7", "--json"]
 MODES = {
@@ -157,7 +155,8 @@ def test_interrupt(bench: Bench, tmp_path: Path) -> None:
 def check_interrupted(outcome: Outcome) -> None:
     assert outcome.code == 130
     assert outcome.out == ""
-    assert outcome.err == f"selftaught: interrupted; {GO_ON}\n"
+    hint = "run the same command with --resume to go on (a lesson in a workspace: without)"
+    assert outcome.err == f"selftaught: interrupted; {hint}\n"
 
 
 # --------------------------------------------------------------------------------- several processes

@@ -203,7 +203,7 @@ def test_an_unresolved_configuration_has_no_steps() -> None:
         _ = LearnConfig().completion_limit
 
 
-@pytest.mark.parametrize(("rows", "passes"), [(40, 14), (80, 7), (180, 4), (1000, 4)])
+@pytest.mark.parametrize(("rows", "passes"), [(40, 16), (80, 8), (180, 4), (1000, 4)])
 def test_many_rows_get_fewer_passes_by_default(rows: int, passes: float) -> None:
     resolved = LearnConfig(batch_size=4).resolve(rows, 5)
     assert resolved.total_steps == math.ceil(passes * rows / 4)

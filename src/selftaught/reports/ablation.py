@@ -85,43 +85,25 @@ def _task(base: Record, runs: Runs, methods: Mapping[str, str]) -> dict[str, Any
             continue
         pair = {arm: {seed: [_checked(before, runs[arm][seed], arm)] for seed in shared} for arm in (reference, name)}
         draws = resampling.draw(before, pair, {suite: range(len(items)) for suite, items in before.items()})
-        after = {suite: draws.over_seeds(name, draws.stages[name][suite])[:, 0] for suite in before}
-        records = [seeds[seed] for seed in shared]
-        curve = _curve(base, records)
+        first, after = (
+            {suite: draws.over_seeds(arm, draws.stages[arm][suite])[:, 0] for suite in before}
+            for arm in (reference, name)
+        )
+        curve = _curve(base, [seeds[seed] for seed in shared])
         points[name] = [(at["drift_nats"], at["accuracy"][main_group(groups)]) for at in curve]
+        taught = {seed: seeds[seed] for seed in shared}
         arms.append(
-            {
-                "name": name,
-                "label": name,
-                "method": methods[name],
-                "seeds": shared,
-                "accuracy": {group: resampling.estimate(after[group]) for group in groups},
-                "probes": {family: resampling.estimate(after[family]) for family in families},
-                "probe_mean": resampling.estimate(_mean(after, families)) if families else None,
-                "drift": resampling.over_few([record["drift_nats"] for record in records]),
-                "drift_nats": fmean(record["drift_nats"] for record in records),
-                "steps": max(record["steps"] or 0 for record in records),
-                "stopped": [{"seed": seed, **seeds[seed]["stopped"]} for seed in shared if seeds[seed].get("stopped")],
-                "seconds": fmean(record["seconds"] or 0.0 for record in records),  # oracle retrieval has no training
-                "seconds_to": {str(level): _seconds_to(curve, main_group(groups), level) for level in LEVELS},
-                "peak_memory_gib": max(record["peak_memory_gib"] or 0.0 for record in records),
-                "curve": curve,
-                "config": records[0]["config"],
-            }
+            {"name": name, "label": name, "method": methods[name], **_arm(taught, after, curve, groups, families)}
         )
         if name != reference:
-            first = {suite: draws.over_seeds(reference, draws.stages[reference][suite])[:, 0] for suite in before}
-            differences.append(
-                {
-                    "arm": name,
-                    "reference": reference,
-                    "accuracy": {group: resampling.estimate(after[group] - first[group]) for group in groups},
-                    "probe_mean": resampling.estimate(_mean(after, families) - _mean(first, families))
-                    if families
-                    else None,
-                    "drift_ratio": _ratio(records, [runs[reference][seed] for seed in shared]),
-                }
-            )
+            changes = {
+                "accuracy": {group: resampling.estimate(after[group] - first[group]) for group in groups},
+                "probe_mean": resampling.estimate(_mean(after, families) - _mean(first, families))
+                if families
+                else None,
+                "drift_ratio": _ratio(list(taught.values()), [runs[reference][seed] for seed in shared]),
+            }
+            differences.append({"arm": name, "reference": reference, **changes})
     plain = {name: {**share, "label": name} for name, share in base["accuracy"].items()}
     return {
         "groups": groups,
@@ -133,6 +115,34 @@ def _task(base: Record, runs: Runs, methods: Mapping[str, str]) -> dict[str, Any
         "arms": arms,
         "differences": differences,
         "front": _front(points),
+    }
+
+
+def _arm(
+    taught: Mapping[int, Record],
+    after: Mapping[str, Any],
+    curve: Sequence[Mapping[str, Any]],
+    groups: Sequence[str],
+    families: Sequence[str],
+) -> dict[str, Any]:
+    """What an arm learned, forgot and cost, over its seeds."""
+    from selftaught.reports import resampling
+
+    records = list(taught.values())
+    return {
+        "seeds": list(taught),
+        "accuracy": {group: resampling.estimate(after[group]) for group in groups},
+        "probes": {family: resampling.estimate(after[family]) for family in families},
+        "probe_mean": resampling.estimate(_mean(after, families)) if families else None,
+        "drift": resampling.over_few([record["drift_nats"] for record in records]),
+        "drift_nats": fmean(record["drift_nats"] for record in records),
+        "steps": max(record["steps"] or 0 for record in records),
+        "stopped": [{"seed": seed, **record["stopped"]} for seed, record in taught.items() if record.get("stopped")],
+        "seconds": fmean(record["seconds"] or 0.0 for record in records),  # oracle retrieval has no training
+        "seconds_to": {str(level): _seconds_to(curve, main_group(groups), level) for level in LEVELS},
+        "peak_memory_gib": max(record["peak_memory_gib"] or 0.0 for record in records),
+        "curve": curve,
+        "config": records[0]["config"],
     }
 
 

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from tiny_run import EXAMPLES, tiny_config, weights_of
 
 from selftaught.config import GuardConfig
+from selftaught.config_files import load_config
 from selftaught.errors import TrainingError
 from selftaught.train import loop
 from selftaught.train.guard import SIGNS, repetition, trouble
@@ -62,6 +63,13 @@ def test_trouble_equals_plain_means(values: list[float], window: int) -> None:
     rise = means[-1] - min(means) if len(values) > window else 0.0
     if abs(rise - 0.25) > 1e-9:
         assert (trouble(steps("repetition", values), config) is not None) == (rise > 0.25)
+
+
+@pytest.mark.parametrize("sign", ["repetition", "unended", "gap_nats", "anchor_nats"])
+def test_a_bound_that_is_off_watches_nothing(sign: str) -> None:
+    values = [0.0] * 30 + [9.0] * 30
+    assert trouble(steps(sign, values), load_config().guard) is not None
+    assert trouble(steps(sign, values), load_config(overrides=[f"guard.{sign}=off"]).guard) is None
 
 
 @pytest.fixture
