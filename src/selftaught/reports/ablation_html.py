@@ -42,7 +42,8 @@ def ablation_table(report: Report, task: str) -> Table:
     from rich.table import Table
 
     found = report["tasks"][task]
-    table = Table(title=f"{task}, over {len(found['arms'][0]['seeds'])} seeds; * is on the front")
+    seeds = len(found["arms"][0]["seeds"])
+    table = Table(title=f"{task}, over {seeds} seed{'' if seeds == 1 else 's'}; * is on the front")
     for column in (
         "arm",
         *found["groups"],
