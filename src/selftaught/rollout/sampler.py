@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+NOT_KEPT = torch.empty(0)
 
 
 @dataclass(frozen=True)
@@ -27,7 +32,9 @@ class Completion:
     Attributes:
         ids: its tokens, the stop token included where it ended itself.
         ended: whether it ended with a stop token, rather than at the length limit.
+        states: [T, H] the states that predicted each token, if they were asked for, else empty.
     """
 
     ids: tuple[int, ...]
     ended: bool
+    states: Tensor = field(default=NOT_KEPT, compare=False)

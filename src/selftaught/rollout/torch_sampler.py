@@ -16,7 +16,7 @@ from torch import Tensor
 from selftaught.models.decoder import NewTokens
 from selftaught.models.prefill import Prompts
 from selftaught.rollout.draw import draw
-from selftaught.rollout.sampler import Completion, Sampling
+from selftaught.rollout.sampler import NOT_KEPT, Completion, Sampling
 
 CACHE_TOKENS = 8192  # slots of keys and values held at a time; prompts that find no row wait
 REFILL_SHARE = 0.25  # share of rows that must be free before waiting prompts are let in together
@@ -30,6 +30,7 @@ def sample(
     seeds: Sequence[int] | None = None,
     drafts: Sequence[Sequence[int]] | None = None,
     on_done: Callable[[int], None] = lambda done: None,
+    keep_states: bool = False,
 ) -> list[Completion]:
     """Draws one completion for each prompt.
 
@@ -40,6 +41,7 @@ def sample(
         drafts: a guess at each completion. Its tokens are run at once, and kept as far as they are what
             is drawn anyway: the completions are the same (up to rounding), sooner if the guesses are good.
         on_done: called with the number of completions that are done, as they are.
+        keep_states: give back the states that predicted each token too: who draws need not score.
 
     Returns:
         The completions, in the prompts' order.
@@ -48,7 +50,7 @@ def sample(
         raise ValueError("sampling at a temperature needs one seed a prompt")
     if not prompts.tokens:
         return []
-    run = _Run(prompts, sampling, seeds)
+    run = _Run(prompts, sampling, seeds, keep_states)
     waiting = list(range(len(prompts.tokens)))
     while waiting or run.rows:
         free = run.num_slots - len(run.rows)
@@ -63,7 +65,7 @@ def sample(
 class _Run:
     """The rows being decoded, packed into the first slots of the cache."""
 
-    def __init__(self, prompts: Prompts, sampling: Sampling, seeds: Sequence[int] | None) -> None:
+    def __init__(self, prompts: Prompts, sampling: Sampling, seeds: Sequence[int] | None, keep_states: bool) -> None:
         self.prompts, self.sampling = prompts, sampling
         self.decoder = prompts.decoder
         self.device = self.decoder.model.device
@@ -73,6 +75,7 @@ class _Run:
         self.uniforms = _uniforms(seeds, sampling.max_new_tokens).to(self.device) if sampling.temperature > 0 else None
         self.look_every = 1 if self.device.type == "cpu" else LOOK_EVERY
         self.ids: list[list[int]] = [[] for _ in prompts.tokens]
+        self.states: list[list[Tensor]] | None = [[] for _ in prompts.tokens] if keep_states else None  # [tokens, H]
         self.rows: list[int] = []  # which prompt each row of the cache holds
         self.last = torch.zeros(0, dtype=torch.long, device=self.device)  # [R] token drawn last, not yet run
 
@@ -80,8 +83,8 @@ class _Run:
         """Puts prompts behind the rows that are there, and draws their first tokens."""
         first_row = len(self.rows)
         hidden = self.prompts.load(self.cache, first_row, chosen)  # [R, H]
-        for prompt, tokens in zip(chosen, self._first_tokens(hidden, chosen, first_row, drafts), strict=True):
-            self.ids[prompt] = tokens
+        for prompt, tokens, states in self._first_tokens(hidden, chosen, first_row, drafts):
+            self._take(prompt, tokens, states)
         self.rows += chosen
         self._leave()
 
@@ -94,29 +97,35 @@ class _Run:
         counts = torch.tensor([len(self.ids[row]) for row in self.rows], device=self.device)
         lengths = [len(self.prompts.tokens[row]) + len(self.ids[row]) for row in self.rows]
         positions = torch.tensor(lengths, device=self.device) - 1  # of the token drawn last
-        drawn = []
+        drawn, states = [], []
         for step in range(num_steps):
             new = NewTokens.one_each(self.last, positions + step, max(lengths) + step)
-            logits = self.decoder.logits(self.decoder.extend(self.cache, new))  # [R, V]
+            hidden = self.decoder.extend(self.cache, new)  # [R, H]
+            logits = self.decoder.logits(hidden)  # [R, V]
             uniform = self.uniforms[rows, counts + step] if self.uniforms is not None else None
             self.last = draw(logits, self.sampling, uniform)
             drawn.append(self.last)
-        for row, tokens in zip(self.rows, torch.stack(drawn, 1).tolist(), strict=True):
-            self.ids[row] += self._until_stop(tokens)
+            states.append(hidden)
+        for row, tokens, predicting in zip(
+            self.rows, torch.stack(drawn, 1).tolist(), torch.stack(states, 1), strict=True
+        ):
+            self._take(row, self._until_stop(tokens), predicting)
         self._leave()
 
     def completions(self) -> list[Completion]:
         """All that was drawn."""
-        return [Completion(tuple(ids), self._stopped(ids)) for ids in self.ids]
+        states = [torch.cat(pieces) for pieces in self.states] if self.states else [NOT_KEPT] * len(self.ids)
+        return [Completion(tuple(ids), self._stopped(ids), kept) for ids, kept in zip(self.ids, states, strict=True)]
 
     def _first_tokens(
         self, hidden: Tensor, chosen: Sequence[int], first_row: int, drafts: Sequence[Sequence[int]] | None
-    ) -> list[list[int]]:
-        """Each prompt's first token; with drafts, all tokens up to the first that the draft did not guess."""
+    ) -> list[tuple[int, list[int], Tensor]]:
+        """Each prompt's first token, and its state; with drafts, all up to the first that the draft did not guess."""
         limit = self.sampling.max_new_tokens
         if drafts is None:
             uniform = self.uniforms[list(chosen), 0] if self.uniforms is not None else None
-            return [[token] for token in draw(self.decoder.logits(hidden), self.sampling, uniform).tolist()]
+            tokens = draw(self.decoder.logits(hidden), self.sampling, uniform).tolist()
+            return [(prompt, [tokens[place]], hidden[place : place + 1]) for place, prompt in enumerate(chosen)]
         guesses = [list(drafts[prompt][: limit - 1]) for prompt in chosen]
         states = [hidden[place : place + 1] for place in range(len(chosen))]
         if any(guesses):
@@ -129,8 +138,14 @@ class _Run:
             uniform = self.uniforms[prompt, : len(state)] if self.uniforms is not None else None
             tokens = draw(self.decoder.logits(state), self.sampling, uniform).tolist()
             right = next((place for place, token in enumerate(guess) if token != tokens[place]), len(guess))
-            result.append(self._until_stop(tokens[: right + 1]))
+            result.append((prompt, self._until_stop(tokens[: right + 1]), state))
         return result
+
+    def _take(self, prompt: int, tokens: list[int], states: Tensor) -> None:
+        """Adds to a completion; `states` may go on beyond its tokens."""
+        self.ids[prompt] += tokens
+        if self.states is not None:
+            self.states[prompt].append(states[: len(tokens)])
 
     def _leave(self) -> None:
         """Takes finished rows out: the last row moves into the gap."""

@@ -61,7 +61,7 @@ OPENERS = (
 """How the base's prompts begin, in turn: left to itself it seldom writes a short, plain request. Kinds of requests
 that no opener leads to are held less well (docs/log.md)."""
 PROMPT_TEMPERATURE, ANSWER_TEMPERATURE = 0.8, 0.5  # hotter, a small model writes requests and answers that none would
-GROUP_ROWS = 32  # sampled at a time
+GROUP_ROWS = 64  # sampled at a time
 AS_IT_IS = LossConfig(teacher_temperature=1.0)  # what is held is what the base says, no sharper
 
 
@@ -202,13 +202,9 @@ def answered(
         numbers = range(first, min(first + GROUP_ROWS, len(prompts)))
         asked = [prompts[number] for number in numbers]
         seeds = [row_seed(seed, -2, number) for number in numbers]
-        answers = sample(FreshPrompts(decoder, asked), Sampling(max_new_tokens, ANSWER_TEMPERATURE), seeds)
-        groups.append(
-            [
-                AnchorRow(prompt, answer.ids, student_hidden(base, [prompt], [answer.ids]))
-                for prompt, answer in zip(asked, answers, strict=True)
-            ]
-        )
+        sampling = Sampling(max_new_tokens, ANSWER_TEMPERATURE)
+        answers = sample(FreshPrompts(decoder, asked), sampling, seeds, keep_states=True)
+        groups.append([AnchorRow(row, answer.ids, answer.states) for row, answer in zip(asked, answers, strict=True)])
     return [row for group in processes.merged(processes.gather(groups)) for row in group]
 
 

@@ -27,7 +27,7 @@ from selftaught.train.checkpoint import latest_checkpoint, save_checkpoint
 from selftaught.train.guard import trouble
 from selftaught.train.methods import Method, make_method
 from selftaught.train.optim import Optimizer, learning_rate
-from selftaught.train.rollouts import teacher_share
+from selftaught.train.rollouts import drawn_by_teacher
 from selftaught.train.rows import prepare
 from selftaught.train.step import StepOutput
 from selftaught.types import Example
@@ -178,11 +178,16 @@ def train(
             values = callbacks.on_evaluate(student, done)
             record.curve.append({"step": done, "seconds": round(record.seconds, 2), **values})
             release_memory()
-        if checkpoints is not None and (done % config.checkpoint_every == 0 or done == config.total_steps):
+        if checkpoints is not None and _checkpoint_due(config, done):
             _save(checkpoints, done, optimizer, method, record, processes)
     record.peak_memory_gib = processes.sum(peak_memory_gib()) + processes.shared_bytes / 2**30
     optimizer.close()
     return student, record
+
+
+def _checkpoint_due(config: LearnConfig, done: int) -> bool:
+    """Every so often, at the end, and when the guard begins to look: it needs something to go back to."""
+    return done % config.checkpoint_every == 0 or done in (config.guard.window, config.total_steps)
 
 
 def _signs(output: StepOutput, step: int) -> dict[str, Any]:
@@ -199,11 +204,11 @@ def _stopped(checkpoints: Path | None, optimizer: Optimizer, method: Method, ste
     Raises:
         TrainingError: there is none.
     """
-    found = _restored(checkpoints, optimizer, method) if checkpoints is not None else None
+    found = None if checkpoints is None else _restored(checkpoints, optimizer, method)
     if found is None:
         raise TrainingError(
-            f"step {step}: {why}, and there is no earlier checkpoint to keep; lower learning_rate, set a smaller "
-            "checkpoint_every, or raise the guard's bound"
+            f"step {step}: {why}, and there is no checkpoint to keep; lower learning_rate, give a folder for "
+            "checkpoints, or raise the guard's bound"
         )
     record, kept = found
     record.stopped = {"at": step, "kept": kept, "why": why}
@@ -252,7 +257,7 @@ def _report(
         gap_nats=output.gap_nats,
         grad_norm=output.grad_norm,
         learning_rate=learning_rate(config, step),
-        teacher_share=teacher_share(config, step) if config.distils else 0.0,
+        teacher_share=float(config.distils and drawn_by_teacher(config, step)),
         completion_tokens=output.num_tokens / output.num_rows,
         anchor_nats=output.anchor_nats,
         seconds=record.seconds,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from selftaught.rollout.sampler import Completion, Sampling
 from selftaught.rollout.torch_sampler import sample
 from selftaught.train.batch import TrainRow, batch_indices, dealt, row_seed
 
-GROUP_ROWS = 8  # completions that the teacher draws together, always the same ones
+GROUP_ROWS = 16  # completions that the teacher draws together, always the same ones
 
 Draw = tuple[int, int]
 """(which of the teacher's completions of a row, which row)."""
@@ -35,16 +36,31 @@ class Rollout:
 
 
 def teacher_share(config: LearnConfig, step: int) -> float:
-    """Share of a step's completions drawn from the teacher: s · (1 − fall · step / steps).
+    """Share of the completions about a step that the teacher draws: s · (1 − fall · step / steps).
 
     A student that does not know a fact seldom samples its first token, and once it samples another the
     rest of the answer is off track; the teacher's samples show it the whole answer until it can (after arXiv
     2605.16865). Two baselines, off-policy distillation and SFT on the teacher's samples, have only the teacher's.
     """
+    return _steps_by_teacher(config, step + 1) - _steps_by_teacher(config, step)
+
+
+def drawn_by_teacher(config: LearnConfig, step: int) -> bool:
+    """Whether a step's completions are the teacher's: all or none, and of the steps the share that is due.
+
+    A rollout takes about as long for few rows as for many: with some of each in every step, every step would pay for one.
+    """
+    before, after = _steps_by_teacher(config, step), _steps_by_teacher(config, step + 1)
+    return math.floor(after + 0.5) > math.floor(before + 0.5)
+
+
+def _steps_by_teacher(config: LearnConfig, steps: int) -> float:
+    """How many of the first steps are to be the teacher's: Σ_k s · (1 − fall · k / total)."""
     if config.method in ("off_policy", "teacher_samples"):
-        return 1.0
+        return steps
     rollout = config.rollout
-    return rollout.teacher_share * (1 - rollout.teacher_share_fall * step / config.total_steps)
+    fall = rollout.teacher_share_fall * steps * (steps - 1) / (2 * config.total_steps)
+    return rollout.teacher_share * (steps - fall)
 
 
 def wanted_draws(config: LearnConfig, num_rows: int, indices: Sequence[int], step: int) -> list[Draw]:
@@ -53,7 +69,7 @@ def wanted_draws(config: LearnConfig, num_rows: int, indices: Sequence[int], ste
     Args:
         config: of the run.
         num_rows: rows that are taught.
-        indices: the step's rows that the teacher answers, one for each completion.
+        indices: the step's rows, one for each completion.
         step: 0-based.
     """
     per_prompt = config.rollout.per_prompt
@@ -72,8 +88,8 @@ def draw_groups(config: LearnConfig, num_rows: int) -> tuple[list[list[Draw]], i
     planned: dict[Draw, None] = {}
     for step in range(config.total_steps):
         indices = step_indices(config, num_rows, step)
-        by_teacher = indices[: round(teacher_share(config, step) * len(indices))]
-        planned |= dict.fromkeys(wanted_draws(config, num_rows, by_teacher, step))
+        if drawn_by_teacher(config, step):
+            planned |= dict.fromkeys(wanted_draws(config, num_rows, indices, step))
     numbers = range(max(config.rollout.teacher_draws, config.rollout.per_prompt))
     others = [(number, row) for number in numbers for row in range(num_rows) if (number, row) not in planned]
     groups = [_cut(list(planned)), _cut(others)]
@@ -126,22 +142,20 @@ class Rollouts:
         self._before: dict[int, tuple[int, ...]] = {}  # each row's last completion by the student
 
     def draw(self, indices: Sequence[int], step: int) -> list[Rollout]:
-        """One scored completion for each of this process's rows of a step: the first ones the teacher's.
+        """One scored completion for each of this process's rows of a step.
 
         Args:
             indices: the step's rows, of all processes.
             step: 0-based; seeds follow from it.
         """
-        num_teacher = round(teacher_share(self._config, step) * len(indices))
-        by_teacher = dealt(indices[:num_teacher], self._processes)
-        by_student = [num_teacher + place for place in dealt(indices[num_teacher:], self._processes)]
-        if self._teacher.frozen:
-            wanted = wanted_draws(self._config, len(self._rows), indices[:num_teacher], step)
-            kept = self._kept_draws(wanted)
-            drawn = [kept[wanted[place]] for place in by_teacher]
-        else:
-            drawn = self._from_teacher([indices[place] for place in by_teacher], by_teacher, f"teacher/{step}")
-        return drawn + self._from_student([indices[place] for place in by_student], by_student, step)
+        places = dealt(indices, self._processes)
+        if not drawn_by_teacher(self._config, step):
+            return self._from_student([indices[place] for place in places], places, step)
+        if not self._teacher.frozen:
+            return self._from_teacher([indices[place] for place in places], places, f"teacher/{step}")
+        wanted = wanted_draws(self._config, len(self._rows), indices, step)
+        kept = self._kept_draws(wanted)
+        return [kept[wanted[place]] for place in places]
 
     def teacher_samples(self, indices: Sequence[int], step: int) -> list[tuple[int, ...]]:
         """A frozen teacher's completion for each row of a step (0-based), of all processes, as token ids."""
@@ -206,8 +220,8 @@ class Rollouts:
         seeds = [row_seed(self._config.seed, f"{stream}/{place}", index) for place, index in zip(places, indices)]
         with self._teacher.active():
             prompts = self._teacher.prompts([self._rows[index].teacher_prompt for index in indices])
-            completions = sample(prompts, self._sampling, seeds)
-        return self._scored(indices, completions)
+            completions = sample(prompts, self._sampling, seeds, keep_states=True)
+        return [Rollout(index, drawn, drawn.states) for index, drawn in zip(indices, completions, strict=True)]
 
     def _scored(self, indices: Sequence[int], completions: Sequence[Completion]) -> list[Rollout]:
         answers = [completion.ids for completion in completions]

@@ -16,6 +16,7 @@ from selftaught.models.decoder import Decoder, KeysValues, NewTokens, PlainDecod
 from selftaught.models.fast_decoder import make_decoder
 from selftaught.models.load import LanguageModel, load_model
 from selftaught.models.prefill import FreshPrompts, PrefixStore
+from selftaught.models.score import student_hidden
 from selftaught.rollout import torch_sampler
 from selftaught.rollout.sampler import Completion, Sampling
 from selftaught.rollout.torch_sampler import sample
@@ -128,6 +129,19 @@ def test_kept_prompts_are_gone_on_from_like_fresh_ones(stopping: LanguageModel) 
     store = PrefixStore(make_decoder(stopping), 1 << 20)
     for _ in range(2):
         assert sample(store.prompts(PROMPTS), Sampling(16), SEEDS) == complete(stopping, Sampling(16))
+
+
+@pytest.mark.parametrize("drafted", [False, True])
+def test_kept_states_are_what_predicted_each_token(
+    stopping: LanguageModel, monkeypatch: pytest.MonkeyPatch, drafted: bool
+) -> None:
+    monkeypatch.setattr(torch_sampler, "CACHE_TOKENS", 3 * LONGEST)  # some rows wait for a place
+    drafts = [row[:4] for row in PROMPTS] if drafted else None
+    drawn = complete(stopping, Sampling(16), drafts=drafts, keep_states=True)
+    assert drawn == complete(stopping, Sampling(16))
+    for prompt, completion in zip(PROMPTS, drawn, strict=True):
+        expected = student_hidden(stopping, [prompt], [completion.ids]).detach()
+        torch.testing.assert_close(completion.states, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_every_stop_token_ends_its_row_and_is_kept(stopping: LanguageModel) -> None:
@@ -298,7 +312,9 @@ def test_looking_seldom_changes_nothing(
             self.look_every = look_every
 
     monkeypatch.setattr(torch_sampler, "_Run", Seldom)
-    assert complete(stopping, sampling) == expected
+    kept = complete(stopping, sampling, keep_states=True)
+    assert kept == expected
+    assert [len(completion.states) for completion in kept] == [len(completion.ids) for completion in expected]
     monkeypatch.setattr(torch_sampler, "CACHE_TOKENS", 3 * LONGEST)
     for kind in DRAFTS.values():
         drafts = [kind(completion.ids) for completion in expected]

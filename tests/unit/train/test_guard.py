@@ -98,11 +98,18 @@ def test_a_run_that_goes_wrong_keeps_its_last_checkpoint(
     assert all(torch.equal(weight, weights_of(whole)[name]) for name, weight in weights_of(model).items())
 
 
-def test_with_nothing_to_keep_it_is_an_error(sharp_model: Path, tmp_path: Path, wrong_from_step_five: None) -> None:
+def test_there_is_something_to_keep_from_when_the_guard_begins_to_look(
+    sharp_model: Path, tmp_path: Path, wrong_from_step_five: None
+) -> None:
     config = tiny_config(steps=12, checkpoint_every=20, guard={"window": 2})
-    for checkpoints in (None, tmp_path):
-        with pytest.raises(TrainingError, match=r"step 5: its answers repeat themselves .* no earlier checkpoint"):
-            train(sharp_model, EXAMPLES, config, checkpoints)
+    _, record = train(sharp_model, EXAMPLES, config, tmp_path)
+    assert record.stopped is not None and record.stopped["kept"] == 2
+
+
+def test_with_nothing_to_keep_it_is_an_error(sharp_model: Path, wrong_from_step_five: None) -> None:
+    config = tiny_config(steps=12, guard={"window": 2})
+    with pytest.raises(TrainingError, match=r"step 5: its answers repeat themselves .* no checkpoint"):
+        train(sharp_model, EXAMPLES, config)
 
 
 def test_a_healthy_run_is_left_alone_and_its_signs_are_recorded(sharp_model: Path) -> None:

@@ -24,7 +24,7 @@ from selftaught.train import rollouts as module
 from selftaught.train.batch import TrainRow, batch_indices, row_seed
 from selftaught.train.loop import train
 from selftaught.train.optim import Optimizer
-from selftaught.train.rollouts import Rollout, Rollouts, teacher_share
+from selftaught.train.rollouts import Rollout, Rollouts, drawn_by_teacher, teacher_share
 
 TEACHERS: list[dict[str, Any]] = [{"kind": "frozen"}, {"kind": "ema"}, {"kind": "live"}]
 BY_TEACHER = {"max_new_tokens": 6, "teacher_share": 1.0}
@@ -57,22 +57,26 @@ def test_the_teachers_share_falls_linearly(share: float, fall: float, last: floa
     shares = [teacher_share(config, step) for step in range(21)]
     assert (shares[0], shares[20]) == pytest.approx((share, last))
     assert [after - before for before, after in itertools.pairwise(shares)] == pytest.approx([(last - share) / 20] * 20)
+    for steps in range(21):  # so many of the first steps are the teacher's as their shares add up to
+        by_teacher = sum(drawn_by_teacher(config, step) for step in range(steps))
+        assert abs(by_teacher - sum(shares[:steps])) <= 0.5 + 1e-9
 
 
 @pytest.mark.parametrize("teacher_kind", TEACHERS, ids=lambda t: t["kind"])
-@pytest.mark.parametrize(("share", "by_teacher"), [(0.0, 0), (0.5, 2), (1.0, 4)])
-def test_who_draws_is_who_is_asked(sharp_model: Path, share: float, by_teacher: int, teacher_kind: Any) -> None:
+@pytest.mark.parametrize(("share", "step", "teachers_turn"), [(0.0, 0, 0), (0.5, 0, 1), (0.5, 1, 0), (1.0, 1, 1)])
+def test_who_draws_is_who_is_asked(
+    sharp_model: Path, share: float, step: int, teachers_turn: int, teacher_kind: Any
+) -> None:
     """Greedily, each token is the likeliest after the prompt of whoever is to draw it."""
-    rollout = {"max_new_tokens": 6, "teacher_share": share, "temperature": 0.0}
+    rollout = {"max_new_tokens": 6, "teacher_share": share, "temperature": 0.0, "teacher_share_fall": 0.0}
     student, teacher, rows, config, _ = made(sharp_model, rollout=rollout, teacher=teacher_kind)
-    drawn = Rollouts(student, teacher, rows, config).draw([2, 0, 3, 1], 0)
+    drawn = Rollouts(student, teacher, rows, config).draw([2, 0, 3, 1], step)
     assert sorted(one.row for one in drawn) == [0, 1, 2, 3]
     for one in drawn:
         ids, row = one.completion.ids, rows[one.row]
         likeliest = [
             tuple(full_logits(student, prompt, ids).argmax(-1).tolist()) for prompt in (row.prompt, row.teacher_prompt)
         ]
-        teachers_turn = one.row in [2, 0, 3, 1][:by_teacher]
         assert ids == likeliest[teachers_turn] != likeliest[not teachers_turn]
         assert one.completion.ended == (ids[-1] in student.stop_ids) and (one.completion.ended or len(ids) == 6)
         teachers = full_logits(student, row.teacher_prompt, ids)
@@ -91,7 +95,7 @@ def test_the_students_rows_have_seeds_of_their_step_and_place(sharp_model: Path)
 
 
 @pytest.mark.parametrize("teacher_kind", TEACHERS[1:], ids=lambda t: t["kind"])
-@pytest.mark.parametrize("share", [0.0, 0.5])
+@pytest.mark.parametrize("share", [0.0, 1.0])
 def test_processes_draw_the_rows_that_one_would(sharp_model: Path, share: float, teacher_kind: Any) -> None:
     rollout = {"max_new_tokens": 6, "teacher_share": share, "temperature": 1.0}
     student, teacher, rows, config, _ = made(sharp_model, rollout=rollout, teacher=teacher_kind)
@@ -142,8 +146,8 @@ def test_the_teacher_draws_what_the_run_needs_once_and_no_more(
     rollouts, needed = Rollouts(student, teacher, rows, config), []
     for step in range(8):
         indices = batch_indices(len(rows), 2, step, config.seed)
-        by_teacher = indices[: round(teacher_share(config, step) * 2)]
-        needed += module.wanted_draws(config, len(rows), by_teacher, step)
+        if drawn_by_teacher(config, step):
+            needed += module.wanted_draws(config, len(rows), indices, step)
         rollouts.draw(indices, step)
     assert drawn == list(dict.fromkeys(needed)), "in the order of need"
     assert 0 < len(drawn) < 3 * len(rows)
