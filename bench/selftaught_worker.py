@@ -31,7 +31,7 @@ from selftaught.processes import ProcessGroup, num_processes, process_group  # n
 from selftaught.train import anchor, methods, optim, rollouts, sft, step  # noqa: E402
 from selftaught.train.batch import batch_indices  # noqa: E402
 
-PLAIN = ("rollout.teacher_share=0", "loss.teacher_temperature=1", "anchor.rows=0")
+PLAIN = ("weights.kind=full", "rollout.teacher_share=0", "loss.teacher_temperature=1", "anchor.rows=0")
 """Self-distillation as the paper has it: every completion is the student's, and nothing else is learned."""
 
 

@@ -128,7 +128,7 @@ class FullWeights(Config):
 
 
 class LoraWeights(Config):
-    """Low-rank adapters are trained (peft); the model itself stays as it is."""
+    """Low-rank adapters are trained (peft); the model that is left has them merged in."""
 
     kind: Literal["lora"] = "lora"
     rank: int = Field(32, ge=1, description="Rank of the adapters.")
@@ -172,10 +172,10 @@ class RolloutConfig(Config):
         1.0, ge=0, le=1, description="Share of a batch's completions drawn from the teacher at the first step."
     )
     teacher_draws: int = Field(
-        2, ge=1, description="Completions that a frozen teacher draws of each row, kept and used in turn."
+        1, ge=1, description="Completions that a frozen teacher draws of each row, kept and used in turn."
     )
     teacher_share_fall: float = Field(
-        1.0,
+        0.5,
         ge=0,
         le=1,
         description="Part of that share that is gone by the end, falling linearly; at 1 the student is alone then.",
@@ -191,7 +191,7 @@ class AnchorConfig(Config):
     )
     weight: float = Field(1.0, gt=0, description="Weight of the anchor's divergence beside the loss.")
     pool: int = Field(
-        256, ge=1, description="Anchor rows drawn at the start, and used in turn; no more than the run needs."
+        160, ge=1, description="Anchor rows drawn at the start, and used in turn; no more than the run needs."
     )
     max_new_tokens: int = Field(24, ge=1, description="Longest prompt, and longest answer, of an anchor row.")
 
@@ -221,11 +221,12 @@ class GuardConfig(Config):
 # --------------------------------------------------------------------------------------------- a run
 
 
-EPOCHS, FEW_ROWS = 16, 40  # on the quickstart's corpus 90% are learned in 10 (docs/log.md)
-MIN_EPOCHS = 4  # of many rows; a lesson of hundreds in 16 passes would take hours on a processor
-MIN_STEPS = 40  # few rows teach little in fewer
+EPOCHS, FEW_ROWS = 12, 40  # what the quickstart's corpus needs (docs/log.md)
+MIN_EPOCHS = 4  # of many rows; a lesson of hundreds in 12 passes would take hours on a processor
+MIN_STEPS = 30  # few rows teach little in fewer
 DISTILLING = ("sdft", "off_policy")  # they move the student towards the teacher's distribution
-DISTIL_RATE, SFT_RATE = 1.2e-4, 3e-5  # each tuned on its own (docs/log.md)
+DISTIL_RATE = {"lora": 2e-3, "full": 1.2e-4}  # each tuned on its own (docs/log.md)
+SFT_RATE = {"lora": 4e-4, "full": 5e-5}
 
 Method = Literal["sdft", "off_policy", "sft", "dft", "cpt", "teacher_samples", "replay", "reinvoke", "oracle"]
 METHOD_LABELS: dict[str, str] = {
@@ -251,21 +252,22 @@ class LearnConfig(Config):
     epochs: float | None = Field(
         None,
         gt=0,
-        description="Passes over the rows; left out, 16 over 40 rows or fewer, of more rows fewer (640 / rows), but 4, "
-        "and as many more as 40 steps need.",
+        description="Passes over the rows; left out, 12 over 40 rows or fewer, of more rows fewer (480 / rows), but 4, "
+        "and as many more as 30 steps need.",
     )
     steps: int | None = Field(None, ge=1, description="Number of optimiser steps; given, it replaces epochs.")
     batch_size: int = Field(16, ge=1, description="Completions an optimiser step; of fewer rows, one of each.")
     learning_rate: float | None = Field(
         None,
         gt=0,
-        description="Peak learning rate of AdamW; left out, 1.2e-4 for sdft and off_policy and 3e-5 for the others.",
+        description="Peak learning rate of AdamW; left out, 2e-3 for sdft and off_policy (1.2e-4 where all weights are "
+        "trained) and 4e-4 (5e-5) for the others.",
     )
     schedule: Literal["cosine", "constant"] = Field("cosine", description="Learning rate after the warm-up.")
     warmup_steps: int = Field(5, ge=0, description="Steps over which the learning rate rises from 0 to its peak.")
     weight_decay: float = Field(0.0, ge=0, description="Decoupled weight decay of AdamW.")
     max_grad_norm: float = Field(1.0, gt=0, description="The gradient's norm is clipped to this.")
-    weights: Weights = Field(FullWeights(), description="Which weights are trained.")
+    weights: Weights = Field(LoraWeights(), description="Which weights are trained.")
     teacher: Teacher = Field(FrozenTeacher(), description="Which weights the teacher has.")
     loss: LossConfig = Field(LossConfig(), description="What is minimised.")
     rollout: RolloutConfig = Field(RolloutConfig(), description="How completions are drawn.")
@@ -303,7 +305,7 @@ class LearnConfig(Config):
     @property
     def peak_learning_rate(self) -> float:
         """The learning rate after the warm-up, once resolved."""
-        return self.learning_rate or (DISTIL_RATE if self.distils else SFT_RATE)
+        return self.learning_rate or (DISTIL_RATE if self.distils else SFT_RATE)[self.weights.kind]
 
     @property
     def distils(self) -> bool:

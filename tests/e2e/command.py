@@ -40,7 +40,7 @@ ENVIRONMENT = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PIP_NO_INDEX": "1
 
 QUICK_SETTINGS = [
     *["probes=false", "batch_size=2", "anchor.pool=4", "anchor.rows=1", "anchor.max_new_tokens=8"],
-    *["rollout.max_new_tokens=8", "warmup_steps=1", "learning_rate=3e-3"],
+    *["rollout.max_new_tokens=8", "warmup_steps=1", "learning_rate=3e-3", "weights.kind=full"],
 ]
 QUICK = [*(word for setting in QUICK_SETTINGS for word in ("-s", setting)), "--processes", "1"]
 """Settings with which the tiny model learns a little in a second; another process would take seconds to start."""

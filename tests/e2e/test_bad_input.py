@@ -252,9 +252,9 @@ def test_full_disk_while_the_model_is_saved(tiny_model: Path, facts_file: Path, 
     words = ["learn", facts_file, "-m", model, "--out", tmp_path / "run", *LEARN, "-s", "weights.kind=lora"]
     words += ["-s", "weights.rank=1", "-s", 'weights.targets=["q_proj"]']
     line = run(*words, max_file_bytes=5_500).error_line
-    assert f"{tmp_path / 'run' / 'model'}: cannot be written" in line
+    assert f"{tmp_path / 'run' / 'adapter'}: cannot be written" in line
     assert not list(tmp_path.rglob("*.tmp"))
-    assert not (tmp_path / "run" / "model").exists()
+    assert not any((tmp_path / "run" / folder).exists() for folder in ("adapter", "model"))
 
 
 def test_debug_shows_the_traceback() -> None:

@@ -96,7 +96,7 @@ def test_api_teaches_and_writes_everything(method: str, model: Path, facts_file:
     assert all(not torch.equal(w.float(), changed[name].float()) for name, w in taught.named_parameters())
 
 
-def test_lora_is_a_peft_directory_that_every_command_takes(
+def test_lora_leaves_a_whole_model_and_its_adapter_and_every_command_takes_both(
     model: Path, facts_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "run"
@@ -111,13 +111,12 @@ def test_lora_is_a_peft_directory_that_every_command_takes(
     report = learn(facts_file, Path(model.name), out, *settings)
     values = losses(report)
     assert sum(values[-3:]) < 0.7 * sum(values[:3])
-    assert (out / "model" / "adapter_model.safetensors").is_file()
-    assert not (out / "model" / "model.safetensors").exists()
+    assert not (out / "model" / "adapter_config.json").exists()
 
     from peft import AutoPeftModelForCausalLM
 
-    assert AutoPeftModelForCausalLM.from_pretrained(out / "model").peft_config["default"].r == 4
-    for folder in (out, out / "model"):
+    assert AutoPeftModelForCausalLM.from_pretrained(out / "adapter").peft_config["default"].r == 4
+    for folder in (out, out / "model", out / "adapter"):
         answer = run("ask", folder, "Where is Ola?", "--max-new-tokens", 4, "--json").json
         assert answer["completion"] == selftaught.ask(folder, "Where is Ola?", max_new_tokens=4)
     found = run("evaluate", out, facts_file, "--max-new-tokens", 8, "--json").json
@@ -133,7 +132,7 @@ def test_command_in_a_fresh_interpreter(tiny_model: Path, facts_file: Path, tmp_
     assert "SDFT" in outcome.out
     assert "base: measuring (answers)" in outcome.err
     assert "warn" not in outcome.err.lower(), "only progress belongs there"
-    for name in ("model/adapter_config.json", "report.html", "report.json", "run.json"):
+    for name in ("model/model.safetensors", "adapter/adapter_config.json", "report.html", "report.json", "run.json"):
         assert (tmp_path / "run" / name).is_file()
 
 

@@ -185,14 +185,20 @@ def test_a_rollout_is_no_longer_than_the_first_tokens_that_are_learned() -> None
 
 def test_few_rows_are_batches_of_their_own_number_and_are_taught_long_enough() -> None:
     resolved = LearnConfig(batch_size=16).resolve(num_rows=2, longest_demonstration=5)
-    assert (resolved.batch_size, resolved.total_steps) == (2, 40)
+    assert (resolved.batch_size, resolved.total_steps) == (2, 30)
     assert LearnConfig(epochs=3).resolve(2, 5).total_steps == 3, "what is asked for is done"
     assert LearnConfig(steps=7).resolve(2, 5).total_steps == 7
 
 
-def test_each_method_has_its_own_learning_rate() -> None:
-    rates = [LearnConfig(method=method).resolve(2, 5).learning_rate for method in ("sdft", "sft")]  # type: ignore[arg-type]
-    assert rates == [1.2e-4, 3e-5]
+def test_each_method_and_each_kind_of_weights_has_its_own_learning_rate() -> None:
+    def rate(method: str, kind: str) -> float | None:
+        return load_config(None, [f"method={method}", f"weights.kind={kind}"]).resolve(2, 5).learning_rate
+
+    assert [rate("sdft", "lora"), rate("sft", "lora"), rate("sdft", "full"), rate("dft", "full")] == [
+        *(2e-3, 4e-4),
+        *(1.2e-4, 5e-5),
+    ]
+    assert LearnConfig().resolve(2, 5).learning_rate == 2e-3, "adapters are the default"
     assert LearnConfig(method="sft", learning_rate=1e-3).resolve(2, 5).peak_learning_rate == 1e-3
 
 
@@ -203,7 +209,7 @@ def test_an_unresolved_configuration_has_no_steps() -> None:
         _ = LearnConfig().completion_limit
 
 
-@pytest.mark.parametrize(("rows", "passes"), [(40, 16), (80, 8), (180, 4), (1000, 4)])
+@pytest.mark.parametrize(("rows", "passes"), [(40, 12), (80, 6), (180, 4), (1000, 4)])
 def test_many_rows_get_fewer_passes_by_default(rows: int, passes: float) -> None:
     resolved = LearnConfig(batch_size=4).resolve(rows, 5)
     assert resolved.total_steps == math.ceil(passes * rows / 4)

@@ -22,7 +22,17 @@ from pydantic import Discriminator, Field, Tag, ValidationError, field_validator
 from selftaught._version import __version__
 from selftaught.config import Config, LearnConfig
 from selftaught.config_files import first_problem, merged, nested, parse_config, parse_override, read_toml
-from selftaught.continual.jobs import MODEL_FOLDER, Event, Job, Suite, Watch, probe_suites, run_jobs, skill_suite
+from selftaught.continual.jobs import (
+    ADAPTER_FOLDER,
+    MODEL_FOLDER,
+    Event,
+    Job,
+    Suite,
+    Watch,
+    probe_suites,
+    run_jobs,
+    skill_suite,
+)
 from selftaught.continual.learn import run_folder
 from selftaught.continual.sequential import thinned
 from selftaught.data import data_hash
@@ -255,7 +265,8 @@ def _done(job: Job, folder: Path, watch: Watch, processes: int) -> dict[str, Any
     except TrainingError as error:  # a search may well try a rate at which nothing is learned
         watch(Event(job.name, "failed", {}))
         return str(error)
-    shutil.rmtree(folder / MODEL_FOLDER, ignore_errors=True)  # hundreds of megabytes each
+    for weights in (MODEL_FOLDER, ADAPTER_FOLDER):  # hundreds of megabytes each
+        shutil.rmtree(folder / weights, ignore_errors=True)
     return record
 
 

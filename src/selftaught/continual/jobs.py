@@ -80,7 +80,6 @@ class Job:
         rehearse: of earlier skills; what the model now says to their prompts, it is held to.
         along: what is asked along the run, where the configuration evaluates it; None asks the validation rows where
             there are suites, else all examples but the paraphrases.
-        merge: a LoRA adapter goes into a folder of its own, and the model, measured and left, has it merged in.
     """
 
     name: str
@@ -94,7 +93,6 @@ class Job:
     origin: str | None = None
     rehearse: tuple[Example, ...] = ()
     along: tuple[Suite, ...] | None = None
-    merge: bool = False
 
 
 def finished(folder: Path) -> dict[str, Any] | None:
@@ -244,7 +242,7 @@ def _teach(job: Job, folder: Path, watch: Watch, processes: ProcessGroup) -> dic
     checkpoints = folder / CHECKPOINT_FOLDER
     model, record = train(job.model, job.examples, config, checkpoints, callbacks, processes, job.rehearse, job.origin)
     watch(Event(job.name, "saving the model", {}))
-    if job.merge and config.weights.kind == "lora":
+    if config.weights.kind == "lora":  # the adapter goes into a folder of its own; the model has it merged in
         if processes.first:
             save_model(model, folder / ADAPTER_FOLDER, config)
         processes.wait()

@@ -225,7 +225,6 @@ def _taught(plan: _Plan, folder: Path, watch: Watch, processes: int) -> dict[str
         suites=plan.suites,
         origin=str(workspace.model_folder(workspace.ledger.version("v0"))),
         rehearse=_rehearsed(plan),
-        merge=True,
     )
     return run_jobs([(job, folder / "lesson")], watch, processes)[0]
 

@@ -48,7 +48,7 @@ def teacher_share(config: LearnConfig, step: int) -> float:
 def drawn_by_teacher(config: LearnConfig, step: int) -> bool:
     """Whether a step's completions are the teacher's: all or none, and of the steps the share that is due.
 
-    A rollout takes about as long for few rows as for many: with some of each in every step, every step would pay for one.
+    A rollout of few rows takes about as long as one of many: with some of each in every step, each would pay for one.
     """
     before, after = _steps_by_teacher(config, step), _steps_by_teacher(config, step + 1)
     return math.floor(after + 0.5) > math.floor(before + 0.5)

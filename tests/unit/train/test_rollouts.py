@@ -27,7 +27,7 @@ from selftaught.train.optim import Optimizer
 from selftaught.train.rollouts import Rollout, Rollouts, drawn_by_teacher, teacher_share
 
 TEACHERS: list[dict[str, Any]] = [{"kind": "frozen"}, {"kind": "ema"}, {"kind": "live"}]
-BY_TEACHER = {"max_new_tokens": 6, "teacher_share": 1.0}
+BY_TEACHER = {"max_new_tokens": 6, "teacher_share": 1.0, "teacher_draws": 2}
 
 
 def made(folder: Path, **values: Any) -> tuple[LanguageModel, TeacherModel, list[TrainRow], LearnConfig, Optimizer]:

@@ -36,7 +36,7 @@ LORA = {"kind": "lora", "rank": 2, "alpha": 4.0}
 
 
 def tiny_config(**values: Any) -> LearnConfig:
-    """A short run without surprises: float32, constant rate, no anchor, the student's own completions."""
+    """A short run without surprises: all weights, float32, constant rate, no anchor, the student's own completions."""
     tree: dict[str, Any] = {
         "steps": 4,
         "batch_size": 4,
@@ -44,6 +44,7 @@ def tiny_config(**values: Any) -> LearnConfig:
         "schedule": "constant",
         "warmup_steps": 0,
         "dtype": "float32",
+        "weights": {"kind": "full"},
         "anchor": {"rows": 0},
         "rollout": {"max_new_tokens": 6, "teacher_share": 0.0},
     }
