@@ -16,7 +16,7 @@ NAMES = {
     "selftaught-sdft": "selftaught SDFT",
     "selftaught-sdft-first-epoch": "— in the first epoch, the teacher's prompts still to be run",
     "selftaught-sdft-one-process": "— in one process",
-    "selftaught-recipe": "— default recipe, middle of the run (anchor, half of the rollouts)",
+    "selftaught-recipe": "— default recipe, middle of the run (adapters, anchor; steps of both kinds)",
     "selftaught-sft": "selftaught SFT",
     "trl-sdft": "TRL SDFT, full-vocabulary forward KL",
     "trl-sdft-default": "TRL SDFT, its default loss",
@@ -200,7 +200,8 @@ def learning_section(results: Results) -> str:
     return (
         "## Seconds to learn the quickstart's facts\n\nTraining alone, until the direct questions were answered "
         "(linear between evaluations). TRL's: the steps of its run "
-        "(our learning rate, temperature 1, a schedule of 75 steps; no other rate was tried) times its median seconds "
+        "(the rate of our recipe for all weights, temperature 1, "
+        "a schedule of 75 steps; no other rate was tried) times its median seconds "
         "a step above, where completions are shorter than in that run. selftaught's are the vetted recipes.\n\n"
         + table(["", "to 50%", "to 85%"], rows)
     )

@@ -132,10 +132,17 @@ class LoraWeights(Config):
 
     kind: Literal["lora"] = "lora"
     rank: int = Field(32, ge=1, description="Rank of the adapters.")
-    alpha: float = Field(64.0, gt=0, description="Scale of the adapters; their product is multiplied by alpha/rank.")
+    alpha: float | None = Field(
+        None, gt=0, description="The adapters' product is multiplied by alpha / rank; left out, by 2."
+    )
     targets: Literal["all-linear"] | tuple[str, ...] = Field(
         "all-linear", description="Names of the modules that get an adapter."
     )
+
+    @property
+    def scale(self) -> float:
+        """What the adapters' product is multiplied by."""
+        return 2.0 if self.alpha is None else self.alpha / self.rank
 
 
 Weights = Annotated[FullWeights | LoraWeights, Field(discriminator="kind")]
@@ -169,7 +176,10 @@ class RolloutConfig(Config):
     temperature: float = Field(0.3, ge=0, description="Sampling temperature; 0 is greedy.")
     top_p: float = Field(1.0, gt=0, le=1, description="Sample from the likeliest tokens that hold this much mass.")
     teacher_share: float = Field(
-        1.0, ge=0, le=1, description="Share of a batch's completions drawn from the teacher at the first step."
+        1.0,
+        ge=0,
+        le=1,
+        description="Share of the first steps whose completions the teacher draws; the student draws the others'.",
     )
     teacher_draws: int = Field(
         1, ge=1, description="Completions that a frozen teacher draws of each row, kept and used in turn."

@@ -63,7 +63,7 @@ def merged(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
         if (
             isinstance(value, Mapping)
             and isinstance(old, Mapping)
-            and value.get("kind", old.get("kind")) == old.get("kind")
+            and old.get("kind") in (None, value.get("kind", old.get("kind")))
         ):
             result[key] = merged(old, value)
         else:
@@ -121,7 +121,14 @@ def _names(tree: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
 def first_problem(error: ValidationError, model: type[BaseModel] = LearnConfig) -> str:
     """The first thing that is wrong with a `model`, and with which setting."""
     problem = error.errors()[0]
-    name = ".".join(str(part) for part in problem["loc"]) or "value"
-    if problem["type"] == "extra_forbidden":
-        return f"unknown key {name!r}{_similar(name, model)}"
-    return f"{name}: {problem['msg']} (got {problem['input']!r})"
+    parts = [str(part) for part in problem["loc"]]
+    known = set(_names(LearnConfig().model_dump())) if model is LearnConfig else set()
+    place = next((end for end in range(1, len(parts) - 1) if ".".join([*parts[:end], "kind"]) in known), None)
+    kind = parts.pop(place) if place is not None else ""  # pydantic puts it between the table and the key
+    name = ".".join(parts) or "value"
+    if problem["type"] != "extra_forbidden":
+        return f"{name}: {problem['msg']} (got {problem['input']!r})"
+    if place is not None and not difflib.get_close_matches(name, known, cutoff=0.85):
+        switch = ".".join([*parts[:place], "kind"])
+        return f"unknown key {name!r} where {switch} is {kind!r}; set {switch} too, to one that has it"
+    return f"unknown key {name!r}{_similar(name, model)}"

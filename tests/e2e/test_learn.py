@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 
 import selftaught
 from selftaught.config_files import load_config
+from selftaught.models.load import load_model
 from selftaught.train.loop import train
 
 LORA = ["weights.kind=lora", "weights.rank=4", "weights.alpha=8"]
@@ -116,6 +117,13 @@ def test_lora_leaves_a_whole_model_and_its_adapter_and_every_command_takes_both(
     from peft import AutoPeftModelForCausalLM
 
     assert AutoPeftModelForCausalLM.from_pretrained(out / "adapter").peft_config["default"].r == 4
+    second = tmp_path / "second"  # on top of an adapter, another
+    learn(facts_file, out / "adapter", second, *settings, "steps=2")
+    merged, plain = (dict(load_model(second / name).model.named_parameters()) for name in ("adapter", "model"))
+    assert all(torch.equal(weight, plain[name]) for name, weight in merged.items())
+    monkeypatch.setattr("selftaught.models.load.share_weights", lambda *_: None)  # as on a GPU
+    for weight in load_model(second / "adapter", dtype="bfloat16").model.parameters():
+        assert weight.dtype == torch.bfloat16
     for folder in (out, out / "model", out / "adapter"):
         answer = run("ask", folder, "Where is Ola?", "--max-new-tokens", 4, "--json").json
         assert answer["completion"] == selftaught.ask(folder, "Where is Ola?", max_new_tokens=4)

@@ -57,7 +57,9 @@ def test_teaching_to_answer_in_french_is_rejected_and_head_stays(tmp_path: Path,
     )
     workspace = Workspace(workspace.root)
     add_skill(workspace, "french", harmful_rows(), "harmful rows")
-    config = load_config(None, [f"method={method}", "epochs=8", "learning_rate=2e-4", "anchor.rows=0"])
+    config = load_config(
+        None, [f"method={method}", "weights.kind=full", "epochs=8", "learning_rate=2e-4", "anchor.rows=0"]
+    )
     lesson = teach(workspace, "french", config)
     checks = {check["name"]: check for check in lesson.verdict["checks"]}
     print(lesson.verdict["sentence"])

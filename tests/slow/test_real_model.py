@@ -30,7 +30,15 @@ pytestmark = pytest.mark.slow
 NAME = "smollm2-135m"
 EXAMPLES = disasters(("d01", "d02"))
 TAUGHT = [example for example in EXAMPLES if example.split == "train"]
-SETTINGS = ["batch_size=4", "probes=false", "anchor.pool=4", "anchor.rows=2", "warmup_steps=1", "seed=3"]
+SETTINGS = [
+    "weights.kind=full",
+    "batch_size=4",
+    "probes=false",
+    "anchor.pool=4",
+    "anchor.rows=2",
+    "warmup_steps=1",
+    "seed=3",
+]
 LORA = ["weights.kind=lora", "weights.rank=8", "weights.alpha=16"]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +89,23 @@ def test_overrides_reach_nested_tables_and_leave_their_neighbours() -> None:
     assert config.loss.divergence == "forward_kl"
 
 
+@pytest.mark.parametrize(
+    ("override", "line"),
+    [
+        (
+            "weights.embeddings=false",
+            "unknown key 'weights.embeddings' where weights.kind is 'lora'; set weights.kind too",
+        ),
+        ("teacher.rate=0.1", "unknown key 'teacher.rate' where teacher.kind is 'frozen'; set teacher.kind too"),
+        ("weights.rnak=4", "unknown key 'weights.rnak'; did you mean weights.rank"),
+        ("weights.rank=0", "weights.rank: Input should be greater than or equal to 1"),
+    ],
+)
+def test_a_setting_of_another_kind(override: str, line: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(line)):
+        load_config(overrides=[override])
+
+
 def test_another_kind_replaces_the_whole_table() -> None:
     base = {"teacher": {"kind": "ema", "rate": 0.5}, "weights": {"kind": "lora", "rank": 4}}
     assert load_config(base=base, overrides=["teacher.kind=frozen"]).teacher.model_dump() == {"kind": "frozen"}
@@ -95,6 +113,8 @@ def test_another_kind_replaces_the_whole_table() -> None:
     same = load_config(base=base, overrides=["teacher.kind=ema", "weights.alpha=9"])
     assert same.teacher.model_dump() == {"kind": "ema", "rate": 0.5}
     assert (same.weights.rank, same.weights.alpha) == (4, 9)  # type: ignore[union-attr]
+    either = (["weights.embeddings=false", "weights.kind=full"], ["weights.kind=full", "weights.embeddings=false"])
+    assert [load_config(overrides=words).weights.embeddings for words in either] == [False, False]  # type: ignore[union-attr]
     assert merged({"a": {"kind": "x", "b": 1}}, {"a": {"kind": "y", "c": 2}}) == {"a": {"kind": "y", "c": 2}}
 
 

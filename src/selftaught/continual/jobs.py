@@ -245,9 +245,10 @@ def _teach(job: Job, folder: Path, watch: Watch, processes: ProcessGroup) -> dic
     if config.weights.kind == "lora":  # the adapter goes into a folder of its own; the model has it merged in
         if processes.first:
             save_model(model, folder / ADAPTER_FOLDER, config)
+            save_model(load_model(folder / ADAPTER_FOLDER, dtype=config.dtype), folder / MODEL_FOLDER, config)
         processes.wait()
-        model = load_model(folder / ADAPTER_FOLDER, dtype=config.dtype)
-    if processes.first:
+        model = load_model(folder / MODEL_FOLDER, dtype=config.dtype)
+    elif processes.first:
         save_model(model, folder / MODEL_FOLDER, config)
     measured = _measure(job, model, config, watch, processes)
     watch(Event(job.name, "measuring", {"what": "drift"}))

@@ -64,7 +64,8 @@ def learn(
     Args:
         data: a file, a hub data set, or examples; rows of split "test" are only asked.
         model: what to teach: an embedded name, a directory, or a hub id.
-        out: folder for the taught model (`out/model`), `report.html` and `report.json`.
+        out: folder for the taught model (`out/model`), the adapter that was merged into it (`out/adapter`),
+            `report.html` and `report.json`.
         config: how; the class defaults are the vetted setting.
         resume: go on with an interrupted run in `out`.
         watch: told what happens.

@@ -16,7 +16,17 @@ from pydantic import Field, ValidationError
 
 from selftaught.config import METHOD_LABELS, Config, LearnConfig
 from selftaught.config_files import first_problem, merged, parse_config, parse_override, tomllib
-from selftaught.continual.jobs import MODEL_FOLDER, Job, Suite, Watch, finished, probe_suites, run_jobs, skill_suite
+from selftaught.continual.jobs import (
+    ADAPTER_FOLDER,
+    MODEL_FOLDER,
+    Job,
+    Suite,
+    Watch,
+    finished,
+    probe_suites,
+    run_jobs,
+    skill_suite,
+)
 from selftaught.continual.learn import run_folder
 from selftaught.data import data_hash
 from selftaught.data.skills import SKILLS, BuiltSkill, build_skill
@@ -174,7 +184,8 @@ def _chain(
         learned += [row for row in rows if row.split == "train"]
     records = run_jobs(jobs, watch, processes)
     for _, stage in jobs[:-1]:
-        shutil.rmtree(stage / MODEL_FOLDER, ignore_errors=True)  # a stage's model is as large as the base
+        for weights in (MODEL_FOLDER, ADAPTER_FOLDER):  # a stage's model is as large as the base
+            shutil.rmtree(stage / weights, ignore_errors=True)
     return records
 
 

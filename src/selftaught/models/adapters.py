@@ -22,18 +22,13 @@ def trainable(student: LanguageModel, config: LearnConfig) -> LanguageModel:
             for layer in (student.plain_model.get_input_embeddings(), student.plain_model.get_output_embeddings()):
                 layer.requires_grad_(False)
         return student
-    if (student.path / "adapter_config.json").is_file():
-        raise ConfigError(
-            f"{student.path}: is an adapter itself, and a second one cannot be saved on top of it; "
-            "teach on top of it with weights.kind=full"
-        )
     from peft import LoraConfig, get_peft_model
 
     torch.manual_seed(config.seed)  # the adapters' start
     targets = config.weights.targets
     lora = LoraConfig(
         r=config.weights.rank,
-        lora_alpha=config.weights.alpha,
+        lora_alpha=config.weights.scale * config.weights.rank,
         target_modules=targets if isinstance(targets, str) else list(targets),
         task_type="CAUSAL_LM",
     )
@@ -44,4 +39,5 @@ def trainable(student: LanguageModel, config: LearnConfig) -> LanguageModel:
         model = get_peft_model(student.model, lora, autocast_adapter_dtype=False)
     except ValueError as error:
         raise ConfigError(f"weights.targets: {error}") from error
+    model.peft_config["default"].base_model_name_or_path = str(student.path)  # which may be an adapter itself
     return dataclasses.replace(student, model=model.eval())

@@ -99,7 +99,6 @@ def load_model(source: str | Path, *, dtype: str = "auto", masters: bool = False
         ModelError: it cannot be found or read, has no chat template, has no safetensors, is not
             finite, or changes its logits after the last layer in a way that we would miss.
     """
-    from transformers import AutoModelForCausalLM
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.set_verbosity_error()
@@ -107,19 +106,11 @@ def load_model(source: str | Path, *, dtype: str = "auto", masters: bool = False
     path = resolve_model(source)
     device = default_device()
     compute = compute_dtype(dtype, device)
-    adapter = path if (path / "adapter_config.json").is_file() else None
-    base = _adapter_base(path) if adapter else path
     tokenizer = load_tokenizer(path)
     try:
-        model = AutoModelForCausalLM.from_pretrained(
-            base, dtype=torch.float32 if masters or adapter else compute, use_safetensors=True, trust_remote_code=False
-        )
-        if adapter:
-            from peft import PeftModel
-
-            model = PeftModel.from_pretrained(model, adapter).merge_and_unload()  # in float32, then rounded once
+        model = _read_weights(path, torch.float32 if masters else compute)
     except Exception as error:  # each library that reads a part of it raises errors of its own
-        raise ModelError(f"{base}: not a model that can be read ({_one_line(error)})") from error
+        raise ModelError(f"{path}: not a model that can be read ({_one_line(error)})") from error
     model.to(device).eval()
     use_fast_attention(model)
     if not masters and device.type == "cpu":  # else the optimiser lays them out, or a GPU might lack the room
@@ -127,6 +118,22 @@ def load_model(source: str | Path, *, dtype: str = "auto", masters: bool = False
     loaded = LanguageModel(model, tokenizer, path, compute, _stop_ids(model, tokenizer), _max_tokens(model.config))
     _check_head(loaded)
     return loaded
+
+
+def _read_weights(path: Path, dtype: torch.dtype) -> Any:
+    """The plain model in a directory; an adapter is merged, in float32 and then rounded once, into what it names as
+    its base, which may be an adapter too."""
+    from transformers import AutoModelForCausalLM
+
+    if not (path / "adapter_config.json").is_file():
+        return AutoModelForCausalLM.from_pretrained(path, dtype=dtype, use_safetensors=True, trust_remote_code=False)
+    from peft import PeftModel
+
+    base = _read_weights(_adapter_base(path), torch.float32)
+    model: Any = PeftModel.from_pretrained(base, path).merge_and_unload()
+    for weight in model.parameters():  # buffers stay: rounded rotary frequencies would be other positions
+        weight.data = weight.data.to(dtype)
+    return model
 
 
 @torch.no_grad()

@@ -48,7 +48,7 @@ class StepReport:
             step in which only the anchor teaches.
         grad_norm: before clipping.
         learning_rate: of this step.
-        teacher_share: share of completions that the teacher drew.
+        teacher_share: 1 if the teacher drew the step's completions, else 0.
         completion_tokens: mean length of the completions learned from.
         anchor_nats: KL(base‖student) a token on the anchor's rows; None without an anchor.
         seconds: training time so far, the anchor's rows included, evaluations and checkpoints left out.
@@ -282,6 +282,8 @@ def save_model(model: LanguageModel, path: Path, config: LearnConfig) -> None:
     Written whole or not at all, with a manifest of hashes and the run's configuration beside it.
     """
     with whole_directory(path) as draft:
-        model.model.save_pretrained(draft)  # type: ignore[operator]
+        # peft would look for changed embeddings beside a base that may be an adapter; none of ours touches them
+        options = {"save_embedding_layers": False} if hasattr(model.model, "peft_config") else {}
+        model.model.save_pretrained(draft, **options)  # type: ignore[operator]
         model.tokenizer.save_pretrained(draft)
         write_text(draft / "selftaught.json", json.dumps({"config": config.model_dump(mode="json")}, indent=2) + "\n")

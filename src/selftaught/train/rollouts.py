@@ -1,4 +1,4 @@
-"""The completions that a step learns from: the student's own, and at first also the teacher's."""
+"""The completions that a step learns from: the student's own, or the teacher's."""
 
 from __future__ import annotations
 
@@ -35,18 +35,12 @@ class Rollout:
     teacher_states: Tensor  # [T, H]
 
 
-def teacher_share(config: LearnConfig, step: int) -> float:
-    """Share of the completions about a step that the teacher draws: s · (1 − fall · step / steps).
+def drawn_by_teacher(config: LearnConfig, step: int) -> bool:
+    """Whether a step's completions are the teacher's: all or none, and of the steps the share that is due.
 
     A student that does not know a fact seldom samples its first token, and once it samples another the
     rest of the answer is off track; the teacher's samples show it the whole answer until it can (after arXiv
     2605.16865). Two baselines, off-policy distillation and SFT on the teacher's samples, have only the teacher's.
-    """
-    return _steps_by_teacher(config, step + 1) - _steps_by_teacher(config, step)
-
-
-def drawn_by_teacher(config: LearnConfig, step: int) -> bool:
-    """Whether a step's completions are the teacher's: all or none, and of the steps the share that is due.
 
     A rollout of few rows takes about as long as one of many: with some of each in every step, each would pay for one.
     """
