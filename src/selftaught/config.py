@@ -236,7 +236,7 @@ MIN_EPOCHS = 4  # of many rows; a lesson of hundreds in 12 passes would take hou
 MIN_STEPS = 30  # few rows teach little in fewer
 DISTILLING = ("sdft", "off_policy")  # they move the student towards the teacher's distribution
 DISTIL_RATE = {"lora": 2e-3, "full": 1.2e-4}  # each tuned on its own (docs/log.md)
-SFT_RATE = {"lora": 4e-4, "full": 5e-5}
+SFT_RATE = {"lora": 4e-4, "full": 5e-5}  # the latter tuned as well; at 1e-3 adapters drift more than twice as far
 
 Method = Literal["sdft", "off_policy", "sft", "dft", "cpt", "teacher_samples", "replay", "reinvoke", "oracle"]
 METHOD_LABELS: dict[str, str] = {
