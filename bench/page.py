@@ -16,7 +16,7 @@ NAMES = {
     "selftaught-sdft": "selftaught SDFT",
     "selftaught-sdft-first-epoch": "— in the first epoch, the teacher's prompts still to be run",
     "selftaught-sdft-one-process": "— in one process",
-    "selftaught-recipe": "— default recipe, middle of the run (adapters, anchor; steps of both kinds)",
+    "selftaught-recipe": "— default recipe, middle of the run (adapters, anchor; two teacher's steps, one student's)",
     "selftaught-sft": "selftaught SFT",
     "trl-sdft": "TRL SDFT, full-vocabulary forward KL",
     "trl-sdft-default": "TRL SDFT, its default loss",

@@ -36,7 +36,7 @@ WORKLOADS = (
     Workload("tools", ("tools", "--limit", "64"), 8, "sdpa"),
     Workload("long", ("synthetic", "--limit", "16"), 4, "sdpa"),
 )
-STEPS, MIDDLE = 30, 15  # of the quickstart: a third of the steps about here have the student's rollouts
+STEPS, MIDDLE = 30, 15  # of the quickstart: one of the three steps that count has the student's rollouts
 LONGEST = "256"  # completion tokens; each row's is as long as its demonstration
 
 

@@ -109,6 +109,8 @@ def load_model(source: str | Path, *, dtype: str = "auto", masters: bool = False
     tokenizer = load_tokenizer(path)
     try:
         model = _read_weights(path, torch.float32 if masters else compute)
+    except ModelError:  # of an adapter's base
+        raise
     except Exception as error:  # each library that reads a part of it raises errors of its own
         raise ModelError(f"{path}: not a model that can be read ({_one_line(error)})") from error
     model.to(device).eval()

@@ -44,17 +44,16 @@ def drawn_by_teacher(config: LearnConfig, step: int) -> bool:
 
     A rollout of few rows takes about as long as one of many: with some of each in every step, each would pay for one.
     """
-    before, after = _steps_by_teacher(config, step), _steps_by_teacher(config, step + 1)
-    return math.floor(after + 0.5) > math.floor(before + 0.5)
+    return _steps_by_teacher(config, step + 1) > _steps_by_teacher(config, step)
 
 
-def _steps_by_teacher(config: LearnConfig, steps: int) -> float:
-    """How many of the first steps are to be the teacher's: Σ_k s · (1 − fall · k / total)."""
+def _steps_by_teacher(config: LearnConfig, steps: int) -> int:
+    """How many of the first steps are the teacher's: Σ_k s · (1 − fall · k / total), rounded."""
     if config.method in ("off_policy", "teacher_samples"):
         return steps
     rollout = config.rollout
     fall = rollout.teacher_share_fall * steps * (steps - 1) / (2 * config.total_steps)
-    return rollout.teacher_share * (steps - fall)
+    return math.floor(rollout.teacher_share * (steps - fall) + 0.5)
 
 
 def wanted_draws(config: LearnConfig, num_rows: int, indices: Sequence[int], step: int) -> list[Draw]:
@@ -68,7 +67,7 @@ def wanted_draws(config: LearnConfig, num_rows: int, indices: Sequence[int], ste
     """
     per_prompt = config.rollout.per_prompt
     num_draws = max(config.rollout.teacher_draws, per_prompt)
-    epoch = step * config.rows_a_step // num_rows
+    epoch = _steps_by_teacher(config, step) * config.rows_a_step // num_rows  # of the teacher's own steps
     copies = [indices[:place].count(index) for place, index in enumerate(indices)]
     return [((epoch * per_prompt + copy) % num_draws, index) for copy, index in zip(copies, indices, strict=True)]
 

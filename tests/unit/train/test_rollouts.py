@@ -125,6 +125,14 @@ def test_kept_draws_do_not_depend_on_the_step_that_first_needs_them(
         assert other.completion.ids != again.completion.ids
 
 
+def test_draws_are_used_in_turn_where_every_other_step_is_the_students() -> None:
+    rollout = {"max_new_tokens": 6, "teacher_share": 0.5, "teacher_share_fall": 0.0, "teacher_draws": 2}
+    config = tiny_config(steps=8, batch_size=4, rollout=rollout)  # four rows: each step is an epoch
+    by_teacher = [step for step in range(8) if drawn_by_teacher(config, step)]
+    numbers = [{number for number, _ in module.wanted_draws(config, 4, range(4), step)} for step in by_teacher]
+    assert by_teacher == [0, 2, 4, 6] and numbers == [{0}, {1}, {0}, {1}]
+
+
 @pytest.mark.parametrize("group_rows", [1, 3, 8])
 def test_the_teacher_draws_what_the_run_needs_once_and_no_more(
     sharp_model: Path, group_rows: int, monkeypatch: pytest.MonkeyPatch
