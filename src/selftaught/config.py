@@ -235,7 +235,7 @@ EPOCHS, FEW_ROWS = 12, 40  # what the quickstart's corpus needs (docs/log.md)
 MIN_EPOCHS = 4  # of many rows; a lesson of hundreds in 12 passes would take hours on a processor
 MIN_STEPS = 30  # few rows teach little in fewer
 DISTILLING = ("sdft", "off_policy")  # they move the student towards the teacher's distribution
-DISTIL_RATE = {"lora": 2e-3, "full": 1.2e-4}  # each tuned on its own (docs/log.md)
+DISTIL_RATE = {"lora": 2.5e-3, "full": 1.2e-4}  # each tuned on its own (docs/log.md)
 SFT_RATE = {"lora": 4e-4, "full": 5e-5}  # the latter tuned as well; at 1e-3 adapters drift more than twice as far
 
 Method = Literal["sdft", "off_policy", "sft", "dft", "cpt", "teacher_samples", "replay", "reinvoke", "oracle"]
@@ -270,7 +270,7 @@ class LearnConfig(Config):
     learning_rate: float | None = Field(
         None,
         gt=0,
-        description="Peak learning rate of AdamW; left out, 2e-3 for sdft and off_policy (1.2e-4 where all weights are "
+        description="Peak learning rate of AdamW; left out, 2.5e-3 for sdft and off_policy (1.2e-4 where all weights are "
         "trained) and 4e-4 (5e-5) for the others.",
     )
     schedule: Literal["cosine", "constant"] = Field("cosine", description="Learning rate after the warm-up.")
