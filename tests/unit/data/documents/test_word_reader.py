@@ -35,7 +35,7 @@ def in_body(folder: Path, xml: str) -> Path:
 
     def fill(document: Document) -> None:
         wrapped = f"<w:body {nsdecls('w', 'wp', 'a')} {MORE_NAMES}>{xml}</w:body>"
-        for number, element in enumerate(list(parse_xml(wrapped))):  # type: ignore[call-overload]
+        for number, element in enumerate(list(parse_xml(wrapped))):
             document.element.body.insert(number, element)
 
     return written(folder, fill)
@@ -98,11 +98,11 @@ def test_a_style_of_the_authors_own_is_a_heading_if_it_is_based_on_one(tmp_path:
     def fill(document: Document) -> None:
         styles = document.styles
         one = styles.add_style("Our Section", WD_STYLE_TYPE.PARAGRAPH)
-        one.base_style = styles["Heading 3"]  # type: ignore[attr-defined]
+        one.base_style = styles["Heading 3"]
         two = styles.add_style("Our Bullet", WD_STYLE_TYPE.PARAGRAPH)
-        two.base_style = styles["List Bullet"]  # type: ignore[attr-defined]
+        two.base_style = styles["List Bullet"]
         ring = styles.add_style("Ring", WD_STYLE_TYPE.PARAGRAPH)
-        ring.base_style = ring  # type: ignore[attr-defined]
+        ring.base_style = ring
         for style in ("Our Section", "Our Bullet", "Ring"):
             document.add_paragraph(style, style=style)
 
