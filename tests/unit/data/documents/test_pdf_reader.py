@@ -173,7 +173,6 @@ def test_a_page_that_cannot_be_read_costs_that_page_only(tmp_path: Path) -> None
     blocks, contents = blocks_of(path)
     assert [block.text for block in blocks if block.text] == ["first page", "third page"]
     assert contents.failed_pages + contents.blank_pages == [2]
-    assert contents.remarks
 
 
 def test_if_no_page_can_be_read_the_reason_is_the_first_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

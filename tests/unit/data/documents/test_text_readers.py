@@ -19,7 +19,10 @@ FRENCH = "Le café est fermé à midi. Élodie préfère le thé, même l’ét�
 GERMAN = "Die Größe der Straße überrascht mich. Übung macht den Meister."
 FINNISH = "Tänään on kaunis päivä. Mennään puistoon kävelemään, äiti sanoi."
 CZECH = "Příliš žluťoučký kůň úpěl ďábelské ódy. Dnes je krásný den."
-RUSSIAN = "Сегодня прекрасный день. Мы идём гулять в парк."
+RUSSIAN = (
+    "Лампу можно вернуть в течение сорока пяти дней после покупки. Ремонтом ламп занимается мастерская в подвале; "
+    "она открыта каждый день, кроме вторника."
+)
 GREEK = "Σήμερα είναι μια όμορφη μέρα. Πάμε στο πάρκο."
 JAPANESE = "今日はとても良い天気です。公園に行きましょう。"
 
