@@ -1,7 +1,8 @@
 """PDF, page by page, by pypdf. A page that is a picture has no text; its number is noted.
 
 The outline's headings are looked for on their pages; those that are not found there begin a section all the same.
-Headers and footers of pages are text like any other. Lines are joined into paragraphs by their lengths.
+Lines are joined into paragraphs by their lengths, and paragraphs over the ends of pages. Repeats of headers and footers
+are left out.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from selftaught.data.documents.blocks import Block, Contents, PasswordNeeded, one_line
+from selftaught.data.documents.blocks import MAX_BLOCK, Block, Contents, PasswordNeeded, one_line
+from selftaught.data.documents.running import Page, without_running_lines
 from selftaught.errors import DataError
 
 if TYPE_CHECKING:
@@ -28,7 +30,10 @@ Heading = tuple[int, str]  # level, title
 _LIGATURES = {0xFB00: "ff", 0xFB01: "fi", 0xFB02: "fl", 0xFB03: "ffi", 0xFB04: "ffl", 0xFB05: "st", 0xFB06: "st"}
 _LIST_ITEM = re.compile(r"[•▪◦‣–-]\s|\(?\d{1,3}[.)]\s")
 _ENDS_SENTENCE = re.compile(r"[.!?:;。！？][\"'”’»)\]]*$")
-_NO_TITLE = re.compile(r"untitled|.*\.(?:docx?|pdf|indd|tex|dvi|pptx?|xlsx?)|microsoft word.*", re.IGNORECASE)
+_NO_TITLE = re.compile(
+    r"untitled|\(?(?:anonymous|unspecified)\)?|.*\.(?:docx?|pdf|indd|tex|dvi|pptx?|xlsx?)|microsoft word.*",
+    re.IGNORECASE,
+)
 
 
 def read_pdf(path: Path, contents: Contents) -> Iterator[Block]:
@@ -38,14 +43,15 @@ def read_pdf(path: Path, contents: Contents) -> Iterator[Block]:
         contents.num_pages = len(reader.pages)
         contents.title = _title(reader)
         headings = _headings(reader)
-        for number in range(1, contents.num_pages + 1):
-            yield Block("page", page=number)
-            text = _text_of_page(reader, number, contents)
-            if text is not None and not text.strip():
-                contents.blank_pages.append(number)
-            yield from _blocks_of_page(text or "", headings.get(number, []), number)
-            if number % KEPT_PAGES == 0:
-                reader.resolved_objects.clear()
+        paragraphs = _Paragraphs()
+        for page in without_running_lines(_pages(reader, contents), contents):
+            yield Block("page", page=page.number)
+            if not any(page.lines) and page.number not in contents.failed_pages:
+                contents.blank_pages.append(page.number)
+            yield from (Block("paragraph", head, page=page.number) for head in page.heads)
+            for block in _blocks_of_page(page, headings.get(page.number, [])):
+                yield from paragraphs.joined(block)
+        yield from paragraphs.rest()
         if len(contents.failed_pages) == contents.num_pages:
             raise DataError(contents.remarks[0] if contents.remarks else "it has no pages")
 
@@ -69,8 +75,16 @@ def _opened(file: BinaryIO, contents: Contents) -> PdfReader:
     return reader
 
 
-def _text_of_page(reader: PdfReader, number: int, contents: Contents) -> str | None:
-    """A page's text; None, with a remark, if it cannot be read."""
+def _pages(reader: PdfReader, contents: Contents) -> Iterator[Page]:
+    for number in range(1, len(reader.pages) + 1):
+        text = _text_of_page(reader, number, contents)
+        yield Page(number, [" ".join(line.split()) for line in text.split("\n")])
+        if number % KEPT_PAGES == 0:
+            reader.resolved_objects.clear()
+
+
+def _text_of_page(reader: PdfReader, number: int, contents: Contents) -> str:
+    """A page's text; none, with a remark, if it cannot be read."""
     from pypdf.errors import DependencyError
 
     try:
@@ -81,7 +95,7 @@ def _text_of_page(reader: PdfReader, number: int, contents: Contents) -> str | N
     except Exception as error:
         contents.failed_pages.append(number)
         contents.remark(f"a page cannot be read ({one_line(error)})")
-        return None
+        return ""
 
 
 @contextmanager
@@ -139,20 +153,20 @@ def _flat(outline: list[Any], level: int) -> Iterator[tuple[int, Any]]:
             yield level, entry
 
 
-def _blocks_of_page(text: str, headings: list[Heading], page: int) -> Iterator[Block]:
+def _blocks_of_page(page: Page, headings: list[Heading]) -> Iterator[Block]:
     """A page's paragraphs between those of its lines that are headings."""
-    lines = [line.strip() for line in text.split("\n")]
-    words = set(re.findall(r"[\w-]+", text.lower()))
+    lines, number = page.lines, page.number
+    words = set(re.findall(r"[\w-]+", " ".join(lines).lower()))
     start = 0
     for level, title in headings:
         first, last = _find(title, lines, start)
         if first == last:
-            yield Block("section", title, level, page)
+            yield Block("section", title, level, number)
             continue
-        yield from _paragraphs(lines[start:first], words, page)
-        yield Block("heading", " ".join(lines[first:last]), level, page)
+        yield from _paragraphs(lines[start:first], words, number)
+        yield Block("heading", " ".join(lines[first:last]), level, number)
         start = last
-    yield from _paragraphs(lines[start:], words, page)
+    yield from _paragraphs(lines[start:], words, number)
 
 
 def _find(title: str, lines: list[str], start: int) -> tuple[int, int]:
@@ -185,6 +199,32 @@ def _paragraphs(lines: list[str], words: set[str], page: int) -> Iterator[Block]
         if held and is_last:
             yield Block("paragraph", _joined(held, words), page=page)
             held = []
+
+
+class _Paragraphs:
+    """Holds a paragraph back at the end of a page, until it is known whether it goes on on the next."""
+
+    def __init__(self) -> None:
+        self._held: Block | None = None
+        self._last_page = 0  # of what is held
+
+    def joined(self, block: Block) -> Iterator[Block]:
+        """Takes a block in; yields what is whole."""
+        held, page = self._held, block.page or 0
+        if held and block.kind == "paragraph" and page == self._last_page + 1 and block.text[:1].islower():
+            words = set(re.findall(r"[\w-]+", f"{held.text} {block.text}".lower()))
+            block, self._held = Block("paragraph", _joined([held.text, block.text], words), page=held.page), None
+        yield from self.rest()
+        if block.kind == "paragraph" and not _ENDS_SENTENCE.search(block.text) and len(block.text) < MAX_BLOCK:
+            self._held, self._last_page = block, page
+        else:
+            yield block
+
+    def rest(self) -> Iterator[Block]:
+        """Yields what is held."""
+        held, self._held = self._held, None
+        if held:
+            yield held
 
 
 def _joined(lines: list[str], words: set[str]) -> str:

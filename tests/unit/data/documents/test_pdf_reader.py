@@ -7,6 +7,7 @@ import importlib.util
 import logging
 import zlib
 from pathlib import Path
+from random import Random
 
 import pytest
 from made_documents import blocks_of, pdf_bytes, shown, write_locked_pdf, write_pdf
@@ -69,11 +70,36 @@ def test_a_hyphen_that_the_page_has_elsewhere_is_kept(tmp_path: Path) -> None:
 
 
 def test_every_word_of_every_page_is_there_on_its_page(tmp_path: Path) -> None:
-    pages = [[f"page{page} line{line} word{word}." for word in range(1) for line in range(30)] for page in range(25)]
-    blocks, _ = blocks_of(write_pdf(tmp_path / "a.pdf", pages))
+    random = Random(0)
+    pages = [[f"{made_up(random)} {made_up(random)} {line}." for line in range(30)] for _ in range(25)]
+    blocks, contents = blocks_of(write_pdf(tmp_path / "a.pdf", pages))
     for number, lines in enumerate(pages, start=1):
         text = " ".join(block.text for block in blocks if block.page == number and block.kind != "page")
         assert text == " ".join(lines)
+    assert contents.remarks == []
+
+
+def made_up(random: Random) -> str:
+    return "".join(random.choices("abcdefghij", k=6))
+
+
+def test_a_sentence_goes_on_over_the_end_of_a_page_and_past_its_footer(tmp_path: Path) -> None:
+    pages = [
+        ["Lamps & Co.", "A lamp may be returned within forty-", "Page 1"],
+        ["Lamps & Co.", "five days of its pur-", "Page 2"],
+        ["Lamps & Co.", "chase. Then it is", "Page 3"],
+        None,
+        ["yours.", "Page 5"],
+    ]
+    blocks, contents = blocks_of(write_pdf(tmp_path / "a.pdf", pages))
+    assert [(block.text, block.page) for block in blocks if block.text] == [
+        ("Lamps & Co.", 1),
+        ("Page 1", 1),
+        ("A lamp may be returned within fortyfive days of its purchase. Then it is", 1),
+        ("yours.", 5),
+    ]
+    assert contents.remarks == ["5 repeats of page headers left out ('Lamps & Co.')"]
+    assert contents.blank_pages == [4]
 
 
 def test_pages_without_text_are_counted(tmp_path: Path) -> None:
