@@ -9,10 +9,13 @@ from __future__ import annotations
 import codecs
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from selftaught.data.documents.blocks import Contents
 from selftaught.errors import DataError
+
+if TYPE_CHECKING:
+    from charset_normalizer import CharsetMatch
 
 _BLOCK = 1 << 20
 _SAMPLE = 1 << 16
@@ -26,7 +29,7 @@ _MARKS = (  # UTF-32's little-endian mark begins with UTF-16's
 _MARK, _WRONG = "selftaught.mark", "\ud800"  # half a character, which no decoder gives; U+FFFD may be the file's own
 # In Western text few letters have accents; in Cyrillic, Greek, Hebrew or Chinese nearly all bytes are above 127.
 _FEW = 0.4
-_WESTERN = ["cp1252", "cp1250", "cp1254", "cp1257"]
+_WESTERN = ["cp1252", "cp1254", "cp1250", "cp1257"]  # by how often they are met
 _OTHERS = ["cp1251", "koi8_r", "cp1253", "cp932", "euc_jp", "gb18030", "big5", "cp949", "cp1255", "cp1256", "cp874"]
 
 
@@ -131,13 +134,20 @@ def _guess(path: Path, contents: Contents) -> str:
     sample = _telling_lines(path)
     num_high = sum(byte > 127 for byte in sample)
     num_letters = sum(chr(byte).isalpha() for byte in sample if byte < 128)
-    names = _WESTERN if num_high < _FEW * (num_high + num_letters) else _OTHERS + _WESTERN
-    best = from_bytes(sample, cp_isolation=names).best()
-    for encoding in (best.encoding if best else "cp1252", "cp1252", "latin-1"):  # latin-1 reads everything
-        if not _count(path, encoding)[0]:
-            break
+    is_western = num_high < max(_FEW * (num_high + num_letters), 4)  # of three bytes nobody can tell: the commonest
+    matches = from_bytes(sample, cp_isolation=_WESTERN if is_western else _OTHERS + _WESTERN)
+    best = matches.best()
+    close = [match for match in matches if best and is_western and _is_close(match, best)]
+    likely = {name for match in close for name in match.could_be_from_charset if name in _WESTERN}
+    first = min(likely, key=_WESTERN.index) if likely else best.encoding if best else "cp1252"
+    encoding = next(name for name in (first, "cp1252", "latin-1") if not _count(path, name)[0])  # latin-1 reads all
     contents.remark(f"names no encoding; read as {encoding}")
     return encoding
+
+
+def _is_close(match: CharsetMatch, best: CharsetMatch) -> bool:
+    """Whether a match is as good as the best, but for chance: a page of Italian fits several encodings alike."""
+    return match.chaos <= best.chaos + 0.02 and match.coherence >= best.coherence - 0.08
 
 
 def _telling_lines(path: Path) -> bytes:

@@ -80,6 +80,13 @@ def test_the_last_two_pieces_share_if_the_last_would_be_short() -> None:
     assert made == ["\n\n".join(words(2, stem) for stem in "abc"), "\n\n".join(words(2, stem) for stem in "def")]
 
 
+def test_a_heading_does_not_end_the_piece_that_shares() -> None:
+    made = texts(
+        Block("heading", words(6, "h"), 1), Block("paragraph", words(4, "a")), Block("paragraph", words(2, "b"))
+    )
+    assert made == [f"{words(6, 'h')}\n\n{words(4, 'a')}", words(2, "b")]
+
+
 def test_items_stand_close_and_paragraphs_apart() -> None:
     made = texts(
         Block("paragraph", "Three:"), *(Block("item", f"- {name}") for name in "abc"), Block("paragraph", "So.")
@@ -115,7 +122,7 @@ def test_lines_that_mean_something_are_cut_at_line_ends() -> None:
 def test_chinese_has_a_word_a_character_and_ends_its_sentences_without_a_space() -> None:
     text = "今天天气很好。我们去公园散步吧。好！"
     assert count_words(text) == 15
-    assert texts(Block("paragraph", text), max_words=8) == ["今天天气很好。", "我们去公园散步吧。", "好！"]
+    assert texts(Block("paragraph", text), max_words=9) == ["今天天气很好。", "我们去公园散步吧。好！"]
 
 
 @pytest.mark.parametrize("kind", ["paragraph", "lines", "heading"])

@@ -211,7 +211,7 @@ def test_if_no_page_can_be_read_the_reason_is_the_first_ones(tmp_path: Path, mon
 
 
 def test_warnings_are_remarks_and_the_logger_is_left_as_it_was(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:
     logger = logging.getLogger("pypdf")
     before = (list(logger.handlers), logger.propagate, logger.level)
@@ -222,6 +222,7 @@ def test_warnings_are_remarks_and_the_logger_is_left_as_it_was(
     assert len(contents.remarks) == 1
     assert contents.remarks[0].startswith("pypdf: ")
     assert (list(logger.handlers), logger.propagate, logger.level) == before
+    assert caplog.records == []
     assert capsys.readouterr() == ("", "")
 
 

@@ -111,7 +111,7 @@ def test_each_file_has_a_record_whatever_became_of_it(folder: Path, shelf: Path)
         ("h.exe", "", "unsupported", None, f".exe, which is none of {SUFFIXES}; save it as one of them"),
         ("i", "", "unsupported", None, f"no suffix, which is none of {SUFFIXES}; save it as one of them"),
         ("k.docx", "word", "empty", None, "holds no text"),
-        ("sub/l.txt", "text", "read", None, "names no encoding; read as cp1250"),
+        ("sub/l.txt", "text", "read", None, "names no encoding; read as cp1252"),
     ]
     assert [record.digest for record in records] == [
         sha256_of(folder / record.path) if record.format else "" for record in records

@@ -19,6 +19,15 @@ FRENCH = "Le café est fermé à midi. Élodie préfère le thé, même l’ét�
 GERMAN = "Die Größe der Straße überrascht mich. Übung macht den Meister."
 FINNISH = "Tänään on kaunis päivä. Mennään puistoon kävelemään, äiti sanoi."
 CZECH = "Příliš žluťoučký kůň úpěl ďábelské ódy. Dnes je krásný den."
+SPANISH = (
+    "El niño comió piñas en la montaña. ¿Dónde está la estación? Mañana devolveré la lámpara que compré el año pasado."
+)
+ITALIAN = "La lampada può essere restituita. Perché l'officina è chiusa il martedì? Così è più facile, però è lontana."
+POLISH = "Zażółć gęślą jaźń. Lampę można zwrócić w ciągu czterdziestu pięciu dni. Warsztat jest otwarty oprócz wtorków."
+TURKISH = (
+    "Bugün güzel bir gün. Işık ve şeker. Lamba satın alındıktan sonra kırk beş gün içinde iade edilebilir. "
+    "Atölye salı dışında her gün açıktır."
+)
 RUSSIAN = (
     "Лампу можно вернуть в течение сорока пяти дней после покупки. Ремонтом ламп занимается мастерская в подвале; "
     "она открыта каждый день, кроме вторника."
@@ -51,7 +60,12 @@ def test_a_mark_or_valid_utf8_is_no_guess(tmp_path: Path, text: str, encoding: s
         (FRENCH.replace("’", "'"), "latin-1"),
         (GERMAN, "latin-1"),
         (FINNISH, "latin-1"),
-        ("café", "latin-1"),
+        *(
+            (text, "cp1252")
+            for text in (SPANISH, ITALIAN, "café", "piñas", "Tänään", "Über", "20 °C", "It’s done", "4 €")
+        ),
+        (POLISH, "cp1250"),
+        (TURKISH, "cp1254"),
         (CZECH, "cp1250"),
         (RUSSIAN, "cp1251"),
         (RUSSIAN, "koi8_r"),
