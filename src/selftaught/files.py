@@ -9,10 +9,10 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from selftaught.errors import ArtifactError
 
@@ -58,19 +58,45 @@ def write_bytes(path: Path, data: bytes) -> None:
     Raises:
         ArtifactError: the disk is full or the place cannot be written.
     """
+    with _whole_file(path) as file, _readable_write_errors(path):
+        file.write(data)
+
+
+def write_lines(path: Path, lines: Iterable[str]) -> None:
+    """Writes a text file whole or not at all, line by line, as they come.
+
+    Args:
+        path: the file.
+        lines: with their line ends. What raises in making them passes through as it is.
+
+    Raises:
+        ArtifactError: the disk is full or the place cannot be written.
+    """
+    with _whole_file(path) as file:
+        for line in lines:
+            with _readable_write_errors(path):
+                file.write(line.encode("utf-8"))
+
+
+@contextmanager
+def _whole_file(path: Path) -> Iterator[BinaryIO]:
+    """Yields a draft that becomes `path` when the block ends well, and is gone when it raises."""
     with _readable_write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(data)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            yield file
+            with _readable_write_errors(path):
                 file.flush()
                 os.fsync(file.fileno())
+        with _readable_write_errors(path):
             Path(name).chmod(0o644)
             Path(name).replace(path)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+    with _readable_write_errors(path):
         _sync(path.parent)
 
 

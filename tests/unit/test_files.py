@@ -7,6 +7,7 @@ import os
 import stat
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from selftaught.files import (
     verify_directory,
     whole_directory,
     write_json,
+    write_lines,
     write_text,
 )
 
@@ -90,6 +92,42 @@ def test_a_failed_write_leaves_the_old_text(
     monkeypatch.undo()
     assert path.read_text() == "old"
     assert names(tmp_path) == ["note.txt"]
+
+
+def test_lines_are_written_as_they_come_and_appear_together(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "lines.txt"
+
+    def lines() -> Iterator[str]:
+        for number in range(3):
+            assert not path.exists()
+            yield f"Zeile {number} ü\n"
+
+    write_lines(path, lines())
+    assert path.read_text(encoding="utf-8") == "Zeile 0 ü\nZeile 1 ü\nZeile 2 ü\n"
+    assert names(path.parent) == ["lines.txt"]
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=lambda e: type(e).__name__)
+def test_what_the_source_of_lines_raises_passes_through_and_leaves_the_old_text(
+    tmp_path: Path, error: BaseException
+) -> None:
+    write_text(tmp_path / "lines.txt", "old")
+
+    def lines() -> Iterator[str]:
+        yield "new\n"
+        raise error
+
+    with pytest.raises(type(error)) as caught:
+        write_lines(tmp_path / "lines.txt", lines())
+    assert caught.value is error
+    assert (tmp_path / "lines.txt").read_text() == "old"
+    assert names(tmp_path) == ["lines.txt"]
+
+
+def test_lines_that_cannot_be_written_are_an_error_of_ours(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(ArtifactError, match=r"file/lines.txt: cannot be written \(.*\); free some space"):
+        write_lines(tmp_path / "file" / "lines.txt", ["x\n"])
 
 
 def test_text_that_cannot_be_encoded_leaves_the_old_text(tmp_path: Path) -> None:
