@@ -228,6 +228,29 @@ class GuardConfig(Config):
     anchor_nats: Bound = Field(0.5, gt=0, description="Bound on the rise of the anchor's divergence.")
 
 
+# ------------------------------------------------------------------------------------------ documents
+
+
+class QuestionConfig(Config):
+    """How questions are made of documents (`learn --documents`)."""
+
+    kind: Literal["questions", "general"] = Field(
+        "questions",
+        description="questions = a model writes them; general = none are written: each piece is told of in answer to "
+        "general requests.",
+    )
+    samples: int = Field(
+        3, ge=1, description="Answers that are drawn with the document in view; the question is kept if all agree."
+    )
+    temperature: float = Field(0.3, ge=0, description="Of the answers after the first, which is the likeliest.")
+    wordings: int = Field(
+        2, ge=1, description="Wordings of one fact that are taught; one more, if there is one, is only asked."
+    )
+    neighbours: int = Field(
+        40, ge=0, description="Questions about things that are called almost as the documents' are, and are not there."
+    )
+
+
 # --------------------------------------------------------------------------------------------- a run
 
 
@@ -284,6 +307,7 @@ class LearnConfig(Config):
     anchor: AnchorConfig = Field(AnchorConfig(), description="What keeps the student near the base (SDFT).")
     guard: GuardConfig = Field(GuardConfig(), description="When a run ends itself.")
     prompts: PromptConfig = Field(PromptConfig(), description="What the teacher is shown.")
+    questions: QuestionConfig = Field(QuestionConfig(), description="How questions are made of documents.")
     sft_documents: bool = Field(False, description="SFT also trains on each distinct document, as plain text.")
     reinvoke_share: float = Field(
         0.5, gt=0, lt=1, description="Part of a reinvoke run, at its end, in which the base is distilled back."

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from selftaught.cli import ledger
+from selftaught.cli import learning, ledger
 from selftaught.cli.experiment import ablate, compare, experiment
 from selftaught.cli.harness import harness
 from selftaught.cli.options import (
@@ -75,12 +74,27 @@ def quickstart(
 
     with Progress(LABELS, quiet=as_json) as progress:
         report = run(model, out, resume, overrides or (), watch=progress, processes=processes)
-    _show(report, out, as_json, out / "sdft", "In which country did the Alvorim wildfire burn?")
+    learning.show(report, out, as_json, out / "sdft", "In which country did the Alvorim wildfire burn?")
 
 
 @app.command()
 def learn(
-    data: Annotated[str, typer.Argument(help="In a workspace, a skill; else a file, or hub data set (owner/name).")],
+    data: Annotated[
+        str | None, typer.Argument(help="In a workspace, a skill; else a file, or hub data set (owner/name).")
+    ] = None,
+    documents: Annotated[
+        Path | None, typer.Option(help="Learn from a file or folder of documents instead: text, HTML, PDF, Word, CSV.")
+    ] = None,
+    generator: Annotated[
+        str | None,
+        typer.Option(help="Who asks about the documents: self (the default), none, a model, or http://…/v1#MODEL."),
+    ] = None,
+    questions: Annotated[
+        str | None, typer.Option(help="A data set of your own questions about them: taught instead, or asked besides.")
+    ] = None,
+    beside: Annotated[
+        list[str] | None, typer.Option(help="A baseline to measure beside it; may be given several times.")
+    ] = None,
     model: Annotated[str | None, typer.Option("--model", "-m", help="As above; smollm2-135m if left out.")] = None,
     method: Annotated[
         str | None, typer.Option(help="sdft (self-distillation, the default), or a baseline: docs/methods.md.")
@@ -109,6 +123,14 @@ def learn(
     if method and any(change.startswith("method=") for change in overrides or ()):
         raise ConfigError("--method: is set by -s too; give it once")
     changes = [*([f"method={method}"] if method else []), *(overrides or [])]
+    if documents is not None:
+        learning.check_alone(data, override or [], reason)
+        config = load_config(recipe, changes)
+        out = out or Path("runs/learn")
+        model = located(model or "smollm2-135m")
+        learning.learn_documents(documents, model, out, config, generator, questions, beside or [], resume, processes, as_json)
+        return
+    data = learning.check_data(data, generator, questions, beside or [])
     opened = ledger.workspace_of(data, workspace, model, out, resume)
     if opened is not None:
         ledger.learn_skill(opened, data, recipe, changes, override or [], reason, processes, as_json)
@@ -118,7 +140,7 @@ def learn(
     with Progress({"base": "base", config.method: METHOD_LABELS[config.method]}, quiet=as_json) as progress:
         report = run(data, located(model or "smollm2-135m"), out, config, resume, progress, processes)
     question = next((item["question"] for item in report["answers"]), "Hello!")
-    _show(report, out, as_json, out if config.teaches else None, question)
+    learning.show(report, out, as_json, out if config.teaches else None, question)
 
 
 @app.command()
@@ -210,32 +232,3 @@ app.command()(compare)
 app.command()(ablate)
 app.add_typer(experiment, name="experiment")
 app.command()(harness)
-
-
-def _show(report: dict[str, Any], out: Path, as_json: bool, taught: Path | None, question: str) -> None:
-    """The end of a run: the table, the checks, where things lie, and how to ask."""
-    if as_json:
-        print_json(report)
-        return
-    from rich.console import Console
-
-    from selftaught.reports import headline_table, lift_line
-
-    console = Console()
-    if report["lift"]:
-        console.print(lift_line(report["lift"]), markup=False)
-    console.print(headline_table(report))
-    for comparison in report["comparisons"]:
-        console.print(comparison["statement"], markup=False)
-    for row in report["checks"]:
-        mark = "[green]✓[/]" if row["met"] else "[red]✗[/]"
-        console.print(f"{mark} {row['name']}: {row['value']} (target {row['target']})")
-    console.print(f"Report: {out / 'report.html'} (and report.json)", markup=False, soft_wrap=True)
-    if taught is None:
-        return
-    shown = json.dumps(question, ensure_ascii=False)
-    console.print(
-        f"The taught model is in {taught / 'model'}; ask it: selftaught ask {taught} {shown}",
-        markup=False,
-        soft_wrap=True,
-    )

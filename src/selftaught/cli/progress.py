@@ -58,7 +58,7 @@ class Progress:
             self._keep_sample(event.job, event.values)
         elif event.stage == "lift":
             self._values[event.job] = dict(event.values)
-        elif event.stage in ("measuring", "evaluating"):
+        elif event.stage in ("measuring", "evaluating", "reading", "asking", "asked"):
             self._values[event.job] = {**self._values.get(event.job, {}), **event.values}
         if self._live is None and not self._quiet:
             self._print_line(event, changed)
@@ -83,6 +83,12 @@ class Progress:
             return training_line(values) + answer
         if stage == "lift":
             return lift_line(values)
+        if stage == "reading":
+            page = f", page {values['page']} of {values['num_pages']}" if values.get("page") else ""
+            return f"reading {values['done']} of {values['total']}  {values['name']}{page}"
+        if stage == "asking":
+            done = f"{values['done']} of {values['total']} pieces"
+            return f"making questions  {done}  {values['kept']} kept, {values['rejected']} rejected"
         detail = f" ({values['what']})" if stage == "measuring" and "what" in values else ""
         return stage + detail
 
@@ -93,7 +99,8 @@ class Progress:
         table.add_column(overflow="fold")
         for job, label in self._labels.items():
             values = self._values.get(job, {})
-            share = values.get("step", 0) / values["steps"] if "steps" in values else 0.0
+            done, total = ("step", "steps") if "steps" in values else ("done", "total")
+            share = values.get(done, 0) / values[total] if values.get(total) else 0.0
             share = 1.0 if self._stage[job] == "done" else share
             table.add_row(label, ProgressBar(total=1.0, completed=share, width=20), self._line(job))
             if job in self._samples and self._stage[job] != "done":

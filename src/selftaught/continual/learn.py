@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -79,22 +79,53 @@ def learn(
     """
     from selftaught.data import data_hash, load_examples
     from selftaught.evaluation.scorers import check_scorers
-    from selftaught.models.resolve import resolve_model
-    from selftaught.reports import write_report
-    from selftaught.reports.compose import compose_report
 
     config, model = config or LearnConfig(), str(model)
     examples = load_examples(data) if isinstance(data, (str, Path)) else list(data)
     check_scorers(examples)
     digest, out = data_hash(examples), Path(out)
+    name = Path(data).name if isinstance(data, (str, Path)) else "examples"
     with run_folder(out, {"model": model, "data": digest, "config": config.model_dump(mode="json")}, resume):
-        path = str(resolve_model(model))  # once, before several processes ask for it
-        rows = tuple(examples)
-        base = (Job("base", "base", path, None, rows, lift_config=config), out / "base")
-        taught = (Job(config.method, METHOD_LABELS[config.method], path, config, rows), out)
-        records = run_jobs([base, taught], watch, processes)
-        records[0]["model"]["name"] = model
-        name = Path(data).name if isinstance(data, (str, Path)) else "examples"
-        report = compose_report("learn", f"Teaching {name} to {model}", name, digest, examples, records)
-        write_report(report, out)
+        return taught_and_reported(examples, name, model, out, config, watch, processes)
+
+
+def taught_and_reported(
+    examples: Sequence[Example],
+    name: str,
+    model: str,
+    out: Path,
+    config: LearnConfig,
+    watch: Watch,
+    processes: int,
+    beside: Sequence[LearnConfig] = (),
+    more: Callable[[Sequence[Mapping[str, Any]]], Mapping[str, Any]] = lambda records: {},
+) -> dict[str, Any]:
+    """What `learn` does within its folder.
+
+    Args:
+        examples: of all splits.
+        name: what the report calls them.
+        model: what to teach.
+        out: the run's folder.
+        config: how.
+        watch: told what happens.
+        processes: how many train it together.
+        beside: other methods that are taught and asked the same, each in a folder of its name.
+        more: what the report is to hold besides, given the jobs' records.
+    """
+    from selftaught.data import data_hash
+    from selftaught.models.resolve import resolve_model
+    from selftaught.reports import write_report
+    from selftaught.reports.compose import compose_report
+
+    path = str(resolve_model(model))  # once, before several processes ask for it
+    rows = tuple(examples)
+    base = (Job("base", "base", path, None, rows, lift_config=config), out / "base")
+    taught = (Job(config.method, METHOD_LABELS[config.method], path, config, rows), out)
+    others = [(Job(one.method, METHOD_LABELS[one.method], path, one, rows), out / one.method) for one in beside]
+    records = run_jobs([base, *others, taught], watch, processes)
+    records[0]["model"]["name"] = model
+    report = compose_report("learn", f"Teaching {name} to {model}", name, data_hash(rows), rows, records)
+    report |= more(records)
+    write_report(report, out)
     return report

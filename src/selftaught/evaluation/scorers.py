@@ -31,6 +31,7 @@ from typing import Any
 
 from selftaught.errors import ConfigError, DataError
 from selftaught.types import SCORER_NAMES, Example, Scorer
+from selftaught.words import STOP_WORDS
 
 Params = Mapping[str, Any]
 SCORING = 1  # raised whenever a scorer judges otherwise: answers judged before are then asked again, not compared
@@ -362,15 +363,6 @@ def _function(example: Example, params: Params) -> Callable[[str, Example], Any]
     if not callable(function):
         raise _wrong_params(example, "callable", f"found no function in {path}; name one")
     return function
-
-
-# Without "yes", "no" and "not", which can be all that an answer says, and "may", which is also a month.
-_STOP_WORDS = """a about after all also am an and any are as at be because been being but by can could d did do does
-doing during each for from had has have having he her here him his how i if in into is it its just ll m me might more
-most my of on only or other our out over own re s same she should so some such t than that the their them then there
-these they this those through to too under until up ve very was we were what when where which while who whom whose why
-will with would you your"""
-STOP_WORDS = frozenset(_STOP_WORDS.split())
 
 
 def _keywords(completion: str, example: Example, params: Params) -> bool:

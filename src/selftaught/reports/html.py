@@ -45,6 +45,10 @@ GROUP_NAMES = {
     "direct": ("Direct questions", "asked just as in training"),
     "paraphrase": ("Paraphrased", "the same questions in other words"),
     "indirect": ("Indirect", "new questions that need the fact"),
+    "taught": ("Taught", "questions about the documents, just as in training"),
+    "reworded": ("Reworded", "the same facts, asked for in words that were not taught"),
+    "telling": ("Tellings", "general requests about a document"),
+    "neighbour": ("Neighbours", "of things that are not in the documents: right is what gives no taught answer"),
 }
 KINDS = {"quickstart": "quick start", "learn": "learning run", "evaluate": "evaluation"}
 
@@ -108,6 +112,7 @@ def _view(report: Mapping[str, Any]) -> dict[str, Any]:
 def _sections(report: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The results table in three parts: what was learned, what was kept, what it cost."""
     learned = [_accuracy_row(report, name) for name in groups_of(report)]
+    learned += _graded_rows(report)
     kept = [_probe_row(report, name) for name in probes_of(report)]
     if len(kept) > 1:
         kept.append(_mean_row(report))
@@ -182,6 +187,21 @@ def _plain_row(
     if compare:
         mark_best(row, _rivals(report, values), min)
     return [row]
+
+
+def _graded_rows(report: Mapping[str, Any]) -> list[Row]:
+    """Of runs on documents: how strictly and how leniently right the answers are."""
+    known = report.get("knowledge") or {}
+    hints = {"strict": "right, and nothing false", "lenient": "some of it right, and nothing false"}
+    rows = []
+    for group in groups_of(report) if known else []:
+        for grade, hint in hints.items():
+            values = [(known[run["name"]].get(group) or {}).get(grade) for run in report["runs"]]
+            row = Row(f"{GROUP_NAMES.get(group, (group, ''))[0]}, {grade}", hint)
+            row.cells = [Cell(NOTHING if value is None else percent(value)) for value in values]
+            mark_best(row, _rivals(report, values), max)
+            rows.append(row)
+    return rows
 
 
 def _rivals(report: Mapping[str, Any], values: Sequence[float | None]) -> list[float | None]:

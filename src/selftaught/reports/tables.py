@@ -220,6 +220,21 @@ def headline_table(report: Report, width: int | None = None) -> Table:
     )
 
 
+def knowledge_table(report: Report, width: int | None = None) -> Table:
+    """What each run says about the documents: strictly right / nothing false and some of it right, by group."""
+    known = report["knowledge"]
+
+    def cell(group: str) -> Callable[[Run], str]:
+        def words(run: Run) -> str:
+            grades = known[run["name"]].get(group)
+            return NOTHING if grades is None else f"{percent(grades['strict'])} / {percent(grades['lenient'])}"
+
+        return words
+
+    columns = [Column(f"{group}: strict / lenient", cell(group), place) for place, group in enumerate(groups_of(report))]
+    return fitting_table("run", report["runs"], [columns], width)
+
+
 def fitting_table(
     title: str, rows: Sequence[Mapping[str, Any]], forms: Sequence[Sequence[Column]], width: int | None
 ) -> Table:

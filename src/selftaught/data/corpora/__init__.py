@@ -15,7 +15,8 @@ embedded model gives with the demonstration in context and does not guess withou
 
 
 @cache
-def _events() -> tuple[dict[str, Any], ...]:
+def events() -> tuple[dict[str, Any], ...]:
+    """The invented events, as written: {"id", "name", "article", "questions", "indirect", …}."""
     text = files(__name__).joinpath("disasters.json").read_text(encoding="utf-8")
     return tuple(json.loads(text)["events"])
 
@@ -30,7 +31,7 @@ def disasters(event_ids: tuple[str, ...] | None = None) -> list[Example]:
     Args:
         event_ids: some of the events ("d01" … "d44"); None takes all.
     """
-    chosen = [event for event in _events() if event_ids is None or event["id"] in event_ids]
+    chosen = [event for event in events() if event_ids is None or event["id"] in event_ids]
     direct, paraphrase, indirect = [], [], []
     for event in chosen:
         for question in event["questions"]:

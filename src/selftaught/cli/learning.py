@@ -1,0 +1,129 @@
+"""How a lesson from documents is asked for, and how the end of a run is shown."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast, get_args
+
+from selftaught.cli.options import print_json
+from selftaught.errors import ConfigError
+
+READ = ("read", "partly")
+MOST_LISTED = 10  # files
+
+
+def check_alone(data: str | None, override: Sequence[str], reason: str) -> None:
+    """Documents are learned outside of a workspace, and without another data set.
+
+    Raises:
+        ConfigError: something else was asked for as well.
+    """
+    if data is not None:
+        raise ConfigError(f"{data!r} and --documents: give one of the two; questions of your own go to --questions")
+    if override or reason:
+        raise ConfigError("--override and --reason: are of a lesson in a workspace; with --documents there is no gate")
+
+
+def check_data(data: str | None, generator: str | None, questions: str | None, beside: Sequence[str]) -> str:
+    """The data set, which there must be where there are no documents.
+
+    Raises:
+        ConfigError: there is none, or an option that belongs to documents.
+    """
+    given = {"--generator": generator, "--questions": questions, "--beside": beside}
+    if alone := [name for name, value in given.items() if value]:
+        raise ConfigError(f"{alone[0]}: is about documents; name them with --documents")
+    if data is None:
+        raise ConfigError("nothing to learn: name a data set (or a skill, in a workspace), or give --documents")
+    return data
+
+
+def learn_documents(
+    documents: Path,
+    model: str,
+    out: Path,
+    config: Any,
+    generator: str | None,
+    questions: str | None,
+    beside: Sequence[str],
+    resume: bool,
+    processes: int,
+    as_json: bool,
+) -> None:
+    """Learns from documents, and prints what was read, asked, learned and forgotten."""
+    from selftaught.cli.progress import Progress
+    from selftaught.config import METHOD_LABELS, Method
+    from selftaught.continual.documents import learn_documents as run
+
+    unknown = [name for name in beside if name not in get_args(Method) or name == config.method]
+    if unknown:
+        raise ConfigError(f"--beside: {unknown[0]!r} is no other method; use some of {', '.join(get_args(Method))}")
+    others = cast(Sequence[Method], tuple(dict.fromkeys(beside)))
+    labels = {name: METHOD_LABELS[name] for name in (*others, config.method)}
+    with Progress({"base": "base", **labels}, quiet=as_json) as progress:
+        report = run(
+            documents, model, out, config, generator or "self", questions, others, resume, progress, processes
+        )
+    if not as_json:
+        _show_documents(report, out)
+    question = next((item["question"] for item in report["answers"]), "Hello!")
+    show(report, out, as_json, out if config.teaches else None, question)
+
+
+def _show_documents(report: dict[str, Any], out: Path) -> None:
+    """What became of the files and of the questions, and the strict and lenient accuracies."""
+    from rich.console import Console
+
+    from selftaught.reports.tables import knowledge_table
+
+    console = Console(highlight=False)
+    records = report["documents"]
+    counts = Counter(record["status"] for record in records)
+    words, pieces = (sum(record[what] for record in records) for what in ("num_words", "num_pieces"))
+    listed = ", ".join(f"{count} {status}" for status, count in counts.most_common())
+    console.print(f"Documents: {listed}; {words} words in {pieces} pieces.", markup=False)
+    noted = [record for record in records if record["status"] not in READ or record["note"]]
+    for record in noted[:MOST_LISTED]:
+        console.print(f"  {record['path']}: {record['status']}; {record['note']}", markup=False, soft_wrap=True)
+    if len(noted) > MOST_LISTED:
+        console.print(f"  and {len(noted) - MOST_LISTED} more: {out / 'documents.json'}", markup=False, soft_wrap=True)
+    reasons = dict(report["questions"])
+    if reasons:
+        kept = reasons.pop("kept")
+        console.print(f"Questions: {kept} kept in {out / 'questions.jsonl'}.", markup=False, soft_wrap=True)
+        told = "; ".join(f"{count} {reason}" for reason, count in sorted(reasons.items(), key=lambda pair: -pair[1]))
+        if told:
+            console.print(f"  Rejected (rejected.jsonl): {told}.", markup=False, soft_wrap=True)
+    console.print(knowledge_table(report))
+
+
+def show(report: dict[str, Any], out: Path, as_json: bool, taught: Path | None, question: str) -> None:
+    """The end of a run: the table, the checks, where things lie, and how to ask."""
+    if as_json:
+        print_json(report)
+        return
+    from rich.console import Console
+
+    from selftaught.reports import headline_table, lift_line
+
+    console = Console()
+    if report["lift"]:
+        console.print(lift_line(report["lift"]), markup=False)
+    console.print(headline_table(report))
+    for comparison in report["comparisons"]:
+        console.print(comparison["statement"], markup=False)
+    for row in report["checks"]:
+        mark = "[green]✓[/]" if row["met"] else "[red]✗[/]"
+        console.print(f"{mark} {row['name']}: {row['value']} (target {row['target']})")
+    console.print(f"Report: {out / 'report.html'} (and report.json)", markup=False, soft_wrap=True)
+    if taught is None:
+        return
+    shown = json.dumps(question, ensure_ascii=False)
+    console.print(
+        f"The taught model is in {taught / 'model'}; ask it: selftaught ask {taught} {shown}",
+        markup=False,
+        soft_wrap=True,
+    )

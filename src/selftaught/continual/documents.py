@@ -1,0 +1,174 @@
+"""From documents to knowledge: read them, make questions, teach those, and measure.
+
+    documents → pieces → questions, each checked → a data set as any other → `learn`
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from selftaught.config import DISTILLING, FullWeights, LearnConfig, LoraWeights, Method
+from selftaught.continual.jobs import Event, Watch
+from selftaught.continual.learn import run_folder, taught_and_reported
+from selftaught.data import load_examples
+from selftaught.data.documents import DocumentRecord, Progress, pieces_of, read_documents
+from selftaught.errors import ConfigError
+from selftaught.evaluation.knowledge import grade
+from selftaught.evaluation.scorers import check_scorers
+from selftaught.files import read_json, write_json
+from selftaught.types import Example
+
+STORE, DOCUMENTS_FILE = "documents", "documents.json"
+
+
+def learn_documents(
+    documents: str | Path,
+    model: str = "smollm2-135m",
+    out: str | Path = "runs/learn",
+    config: LearnConfig | None = None,
+    generator: str = "self",
+    questions: str | Path | None = None,
+    beside: Sequence[Method] = (),
+    resume: bool = False,
+    watch: Watch = lambda event: None,
+    processes: int = 0,
+) -> dict[str, Any]:
+    """Teaches a model what documents say, and measures what that gained and cost.
+
+    Args:
+        documents: a file, or a folder with all in it: text, Markdown, HTML, PDF, Word, CSV.
+        model: what to teach: an embedded name, a directory, or a hub id.
+        out: folder for `questions.jsonl`, `rejected.jsonl`, `documents.json` and all that `learn` leaves.
+        config: how; `config.questions` says how questions are made.
+        generator: who writes the questions: "self" (the model that is taught), "none" (general requests instead), a
+            model's name or folder, or "http://…/v1#model".
+        questions: a data set of the user's own: rows to teach replace the made ones, others are asked besides. Rows
+            without a document get the piece that fits them best.
+        beside: methods that are taught the same, and measured beside it, with their defaults: "oracle" is the model with
+            the right piece in its prompt.
+        resume: go on with an interrupted run in `out`.
+        watch: told what happens.
+        processes: how many train it together; 0 is one for each core that a batch has rows for.
+
+    Returns:
+        The report, as `learn` returns it, with "documents" (what became of each file), "questions" (how many were kept
+        and rejected, and why) and "knowledge" (of each run and group: {"strict", "lenient"}, see `evaluation.knowledge`).
+
+    Raises:
+        SelftaughtError: with one line that says what is wrong and how to mend it.
+    """
+    config, out = config or LearnConfig(), Path(out)
+    if generator == "none":
+        config = config.model_copy(update={"questions": config.questions.model_copy(update={"kind": "general"})})
+    own = load_examples(questions) if questions is not None else []
+    request = {
+        "documents": str(Path(documents).absolute()),
+        "model": model,
+        "generator": generator,
+        "questions": str(questions) if questions is not None else None,
+        "beside": list(beside),
+        "config": config.model_dump(mode="json"),
+    }
+    with run_folder(out, request, resume):
+        records = _read(Path(documents), out, watch)
+        made, counts = [], {}
+        if not any(row.split == "train" for row in own):
+            made, counts = _made(records, model, out, config, generator, watch)
+        rows = [*made, *_with_pieces(own, records, out)]
+        check_scorers(rows)
+
+        def more(done: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+            told = [asdict(record) for record in records]
+            return {"documents": told, "questions": counts, "knowledge": graded(rows, done)}
+
+        others = [_other(config, method) for method in beside]
+        name = Path(documents).name
+        return taught_and_reported(rows, name, model, out, config, watch, processes, others, more)
+
+
+def _other(config: LearnConfig, method: Method) -> LearnConfig:
+    """Another method's defaults, for the same rows; every weight is trained where nothing is distilled (docs/log.md)."""
+    weights = LoraWeights() if method in DISTILLING else FullWeights()
+    kept = {name: getattr(config, name) for name in ("seed", "prompts", "questions", "rollout", "dtype", "probes")}
+    return LearnConfig(method=method, weights=weights, **kept)
+
+
+def graded(rows: Sequence[Example], done: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, dict[str, float]]]:
+    """Of each run and group the strict and the lenient accuracy."""
+    examples = {row.id: row for row in rows}
+    found: dict[str, dict[str, dict[str, float]]] = {}
+    for record in done:
+        grades: dict[str, list[tuple[bool, bool]]] = {}
+        for item in record["results"]:
+            one = examples[item["id"]]
+            grades.setdefault(one.group, []).append(grade(item["completion"], one))
+        found[record["name"]] = {
+            group: {"strict": fmean(strict for strict, _ in all_of), "lenient": fmean(free for _, free in all_of)}
+            for group, all_of in grades.items()
+        }
+    return found
+
+
+def _read(documents: Path, out: Path, watch: Watch) -> list[DocumentRecord]:
+    """The documents' records, and the same ones when the run is gone on with.
+
+    Raises:
+        ConfigError: a document has changed since the run began.
+    """
+
+    def show(progress: Progress) -> None:
+        watch(Event("base", "reading", asdict(progress)))
+
+    records = read_documents(documents, out / STORE, watch=show)
+    told = [asdict(record) for record in records]
+    path = out / DOCUMENTS_FILE
+    if path.is_file() and read_json(path) != json.loads(json.dumps(told)):
+        raise ConfigError(f"{documents}: has changed since the run in {out} began; choose another --out to teach it anew")
+    write_json(path, told)
+    watch(Event("base", "documents", {"records": told}))
+    return records
+
+
+def _made(
+    records: Sequence[DocumentRecord], model: str, out: Path, config: LearnConfig, generator: str, watch: Watch
+) -> tuple[list[Example], dict[str, int]]:
+    """Questions made of the documents; those of an earlier call, where it got so far."""
+    from selftaught.models.load import load_model
+    from selftaught.models.resolve import resolve_model
+    from selftaught.questions import QUESTIONS_FILE, make_questions, open_writer
+    from selftaught.questions.making import Making
+
+    path, counts = out / QUESTIONS_FILE, out / "questions.json"
+    if not counts.is_file():
+        learner = load_model(str(resolve_model(model)), dtype=config.dtype)
+        asked = open_writer("self", learner)
+        writer = asked if generator in ("self", "none") else open_writer(generator, learner)
+
+        def show(making: Making) -> None:
+            watch(Event("base", "asking", asdict(making)))
+
+        found = make_questions(
+            lambda: pieces_of(out / STORE, records), writer, asked, config.questions, out, config.seed, show
+        )
+        write_json(counts, found)
+    watch(Event("base", "asked", dict(read_json(counts))))
+    return load_examples(path), dict(read_json(counts))
+
+
+def _with_pieces(own: Sequence[Example], records: Sequence[DocumentRecord], out: Path) -> list[Example]:
+    """The user's rows, each with the piece that fits it best where it brings no document."""
+    from selftaught.questions import Retriever
+
+    if all(row.context for row in own):
+        return list(own)
+    retriever = Retriever(pieces_of(out / STORE, records))
+    rows = []
+    for row in own:
+        best = [] if row.context else retriever.best(row.question)
+        rows.append(replace(row, context=best[0].text) if best else row)
+    return rows

@@ -1,0 +1,242 @@
+"""Makes the questions: some pieces at a time, each batch's in a file of its own, so that a kill costs one batch."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from selftaught.config import QuestionConfig
+from selftaught.data.documents import Piece
+from selftaught.errors import DataError
+from selftaught.files import discard, read_json, write_json, write_text
+from selftaught.questions.checking import (
+    ENOUGH,
+    answer_problem,
+    question_problem,
+    spread,
+    subject,
+    subject_words,
+)
+from selftaught.questions.neighbours import neighbour_rows
+from selftaught.words import added, names, stem, words
+from selftaught.questions.writers import Writer
+from selftaught.questions.writing import GENERAL, LONGEST_TELLING, closed_book, open_book, user, written
+
+QUESTIONS_FILE, REJECTED_FILE, PARTS = "questions.jsonl", "rejected.jsonl", "questions.parts"
+PIECES_AT_ONCE = 8
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Making:
+    """How far the questions are: pieces done, of how many, questions kept and rejected so far."""
+
+    done: int
+    total: int
+    kept: int
+    rejected: int
+
+
+def make_questions(
+    pieces: Callable[[], Iterable[Piece]],
+    writer: Writer,
+    learner: Writer,
+    config: QuestionConfig,
+    folder: Path,
+    seed: int = 0,
+    watch: Callable[[Making], None] = lambda making: None,
+) -> Mapping[str, int]:
+    """Writes `questions.jsonl`, and `rejected.jsonl` with the reason of each that was not kept, into a folder.
+
+    Both are data sets that every command reads. Pieces that were done before an interruption are not done again.
+
+    Args:
+        pieces: gives the pieces, as often as it is called.
+        writer: writes questions and answers them with the piece in view.
+        learner: the model that is taught; asked what it knows already.
+        config: how many, and how they are checked.
+        folder: where the files go; made if missing.
+        seed: of what is drawn.
+        watch: told how far it is.
+
+    Returns:
+        How many were kept ("kept"), and of each reason how many were rejected.
+
+    Raises:
+        DataError: no question was kept.
+    """
+    counts, num_documents = spread(pieces())
+    total = sum(1 for _ in pieces())
+    parts = folder / PARTS
+    parts.mkdir(parents=True, exist_ok=True)
+    kept: list[Row] = []
+    rejected: list[Row] = []
+    done = 0
+    for batch in _batches(pieces()):
+        path = parts / f"{_digest(batch, writer.name, config, seed)}.json"
+        if not path.is_file():
+            wanted = [subject_words(piece, counts, num_documents) for piece in batch]
+            made = (_told if config.kind == "general" else _asked)(batch, wanted, writer, learner, config, seed)
+            write_json(path, {"kept": made[0], "rejected": made[1]})
+        found = read_json(path)
+        kept += found["kept"]
+        rejected += found["rejected"]
+        done += len(batch)
+        watch(Making(done, total, len(kept), len(rejected)))
+    if not kept:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in _reasons(rejected).most_common(3))
+        raise DataError(
+            f"{folder}: no question was good enough ({reasons}); try --generator none, a bigger --generator, or --questions"
+        )
+    kept += neighbour_rows(kept, config.neighbours, seed)
+    write_text(folder / REJECTED_FILE, _lines(rejected))
+    write_text(folder / QUESTIONS_FILE, _lines(kept))
+    discard(parts)
+    return {"kept": len(kept), **_reasons(rejected)}
+
+
+def _reasons(rejected: Sequence[Row]) -> Counter[str]:
+    return Counter(row["reason"] for row in rejected)
+
+
+def _batches(pieces: Iterable[Piece]) -> Iterator[list[Piece]]:
+    source = iter(pieces)
+    while batch := list(islice(source, PIECES_AT_ONCE)):
+        yield batch
+
+
+def _digest(batch: Sequence[Piece], writer: str, config: QuestionConfig, seed: int) -> str:
+    told = [[piece.id for piece in batch], writer, config.model_dump(mode="json"), seed]
+    return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]
+
+
+def _lines(rows: Sequence[Row]) -> str:
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+
+# ------------------------------------------------------------------------------------------ questions
+
+
+def _asked(
+    batch: Sequence[Piece],
+    wanted: Sequence[set[str]],
+    writer: Writer,
+    learner: Writer,
+    config: QuestionConfig,
+    seed: int,
+) -> tuple[list[Row], list[Row]]:
+    """Questions about pieces: written, sorted out by their words, answered, and sorted out by their answers."""
+    subjects = [subject(piece, words) for piece, words in zip(batch, wanted, strict=True)]
+    rejected: list[Row] = []
+    left: list[tuple[Piece, str]] = []
+    for piece, about, questions in zip(batch, wanted, written(writer, batch, subjects, seed), strict=True):
+        seen: set[str] = set()
+        for question in questions:
+            problem = question_problem(question, about, seen)
+            seen.add(" ".join(words(question)))
+            if problem is None:
+                left.append((piece, question))
+            else:
+                rejected.append(_rejected(piece, question, problem))
+    pieces, questions = [piece for piece, _ in left], [question for _, question in left]
+    draws = [
+        open_book(writer, pieces, questions, config.temperature if draw else 0.0, seed + draw)
+        for draw in range(config.samples)
+    ]
+    memory = closed_book(learner, questions, seed)
+    kept: list[Row] = []
+    wordings: Counter[tuple[str, frozenset[str]]] = Counter()
+    for piece, question, known, *answers in zip(pieces, questions, memory, *draws, strict=True):
+        problem, quote = answer_problem(question, answers, known, piece)
+        fact = (piece.id, frozenset(stem(word) for word in added(answers[0], question)))
+        if problem is None and wordings[fact] > config.wordings:
+            problem = ENOUGH
+        if problem is not None:
+            rejected.append(_rejected(piece, question, problem, answers, known))
+            continue
+        wordings[fact] += 1
+        held_out = wordings[fact] > config.wordings  # one more wording of a fact: asked, not taught
+        kept.append(_row(piece, sum(row["piece"] == piece.id for row in kept) + 1, question, answers[0], quote, held_out))
+    return _with_telling(batch, wanted, writer, learner, config, seed, kept, rejected)
+
+
+def _with_telling(
+    batch: Sequence[Piece],
+    wanted: Sequence[set[str]],
+    writer: Writer,
+    learner: Writer,
+    config: QuestionConfig,
+    seed: int,
+    kept: list[Row],
+    rejected: list[Row],
+) -> tuple[list[Row], list[Row]]:
+    """The same, with general requests for pieces of which no question was kept: no document is left out."""
+    asked_of = {row["piece"] for row in kept}
+    left = [(piece, about) for piece, about in zip(batch, wanted, strict=True) if piece.id not in asked_of]
+    if not left:
+        return kept, rejected
+    more, more_rejected = _told([one for one, _ in left], [about for _, about in left], writer, learner, config, seed)
+    return kept + more, rejected + more_rejected
+
+
+def _told(
+    batch: Sequence[Piece],
+    wanted: Sequence[set[str]],
+    writer: Writer,
+    learner: Writer,
+    config: QuestionConfig,
+    seed: int,
+) -> tuple[list[Row], list[Row]]:
+    """General requests, for models that ask poorly: what is told of each piece with it in view."""
+    asked, texts = [], []
+    for piece, about in zip(batch, wanted, strict=True):
+        for request in GENERAL:
+            texts.append(request.format(subject=subject(piece, about)))
+            asked.append((piece, user(f"{piece.text}\n\n{texts[-1]}")))
+    answers = writer.write([turn for _, turn in asked], [""] * len(asked), LONGEST_TELLING, 0.0, seed)
+    kept: list[Row] = []
+    rejected: list[Row] = []
+    for (piece, _), request, answer in zip(asked, texts, answers, strict=True):
+        told = " ".join(answer.split())
+        there = {stem(word) for word in words(piece.text + " " + piece.title)}
+        if strangers := sorted(word for word in names(told) if stem(word) not in there):
+            rejected.append(_rejected(piece, request, "tells of what does not stand in the text", [told, *strangers]))
+        else:
+            number = sum(row["piece"] == piece.id for row in kept) + 1
+            kept.append(_row(piece, number, request, told, "", False) | {"group": "telling"})
+    return kept, rejected
+
+
+def _row(piece: Piece, number: int, question: str, answer: str, quote: str, held_out: bool) -> Row:
+    row = {
+        "id": f"{piece.id}-{number}",
+        "question": question,
+        "answer": answer,
+        "context": piece.text,
+        "group": "reworded" if held_out else "taught",
+        "split": "test" if held_out else "train",
+        "scorer": "keywords",
+        "document": piece.document,
+        "piece": piece.id,
+        "section": " › ".join(piece.section),
+        "quote": quote,
+    }
+    return {name: value for name, value in row.items() if value}
+
+
+def _rejected(
+    piece: Piece, question: str, reason: str, answers: Sequence[str] = (), from_memory: str | None = None
+) -> Row:
+    row: Row = {"question": question, "reason": reason, "document": piece.document, "piece": piece.id}
+    if answers:
+        row |= {"answer": answers[0], "other_answers": list(answers[1:])}
+    if from_memory is not None:
+        row["without_document"] = from_memory
+    return row

@@ -1,0 +1,72 @@
+"""What a text says, as words: its names, its numbers, and what an answer adds to its question."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+# Without "yes", "no" and "not", which can be all that an answer says, and "may", which is also a month.
+_STOP_WORDS = """a about after all also am an and any are as at be because been being but by can could d did do does
+doing during each for from had has have having he her here him his how i if in into is it its just ll m me might more
+most my of on only or other our out over own re s same she should so some such t than that the their them then there
+these they this those through to too under until up ve very was we were what when where which while who whom whose why
+will with would you your"""
+STOP_WORDS = frozenset(_STOP_WORDS.split())
+ALIKE = 4  # letters: words with the same first ones count as forms of one word
+SENTENCE_END = re.compile(r"(?<=[.!?])[\"'”’)]*\s+(?=[\"'“‘(]*[A-Z0-9À-Ý])|\n+")
+GENERIC = frozenset(
+    "report article document text passage story author event events page section paragraph above following".split()
+)
+
+
+def folded(text: str) -> str:
+    """Lower case, composed, with "5,400" as one number."""
+    plain = unicodedata.normalize("NFKC", text).casefold()
+    return re.sub(r"(?<=[0-9]),(?=[0-9]{3}(?![0-9]))", "", plain)
+
+
+def words(text: str) -> list[str]:
+    """Its words, folded, in order."""
+    return re.findall(r"\w+", folded(text))
+
+
+def content_words(text: str) -> set[str]:
+    """Its words but for those that every text has."""
+    return {word for word in words(text) if word not in STOP_WORDS}
+
+
+def stem(word: str) -> str:
+    """A word's first letters, or a whole number: forms of one word are alike in them."""
+    return word if word.isdecimal() or len(word) <= ALIKE else word[: max(ALIKE, len(word) - 3)]
+
+
+def added(answer: str, question: str) -> set[str]:
+    """The content words of an answer that its question does not hold, other forms of its words included."""
+    asked = {stem(word) for word in words(question)}
+    return {word for word in content_words(answer) if stem(word) not in asked}
+
+
+def names(text: str) -> set[str]:
+    """Folded words with a capital that no sentence begins with, and numbers: what a text is about, or claims."""
+    found = set()
+    for sentence in SENTENCE_END.split(text):
+        for number, token in enumerate(re.findall(r"\w+", re.sub(r"(?<=\d),(?=\d{3})", "", sentence))):
+            if token[0].isdecimal() or (token[0].isupper() and number > 0 and folded(token) not in STOP_WORDS):
+                found.add(folded(token))
+    return found
+
+
+def sentences(text: str) -> list[str]:
+    """A text's sentences, without blank ones."""
+    return [part.strip() for part in SENTENCE_END.split(text) if part.strip()]
+
+
+def best_sentence(text: str, wanted: set[str]) -> tuple[str, float]:
+    """The sentence with most of some words, and the share of them that it has (forms of a word count)."""
+    best, most = "", -1.0
+    stems = {stem(word) for word in wanted}
+    for sentence in sentences(text):
+        share = len(stems & {stem(word) for word in words(sentence)}) / max(1, len(stems))
+        if share > most:
+            best, most = sentence, share
+    return best, max(most, 0.0)
