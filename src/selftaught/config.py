@@ -240,7 +240,9 @@ class QuestionConfig(Config):
         "general requests.",
     )
     samples: int = Field(
-        3, ge=1, description="Answers that are drawn with the document in view; the question is kept if all agree."
+        3,
+        ge=1,
+        description="Answers drawn with the document in view; a question is kept if most agree with the likeliest.",
     )
     temperature: float = Field(0.3, ge=0, description="Of the answers after the first, which is the likeliest.")
     wordings: int = Field(
@@ -293,8 +295,8 @@ class LearnConfig(Config):
     learning_rate: float | None = Field(
         None,
         gt=0,
-        description="Peak learning rate of AdamW; left out, 2.5e-3 for sdft and off_policy (1.2e-4 where all weights are "
-        "trained) and 4e-4 (5e-5) for the others.",
+        description="Peak learning rate of AdamW; left out, 2.5e-3 for sdft and off_policy (1.2e-4 where all weights "
+        "are trained) and 4e-4 (5e-5) for the others.",
     )
     schedule: Literal["cosine", "constant"] = Field("cosine", description="Learning rate after the warm-up.")
     warmup_steps: int = Field(5, ge=0, description="Steps over which the learning rate rises from 0 to its peak.")

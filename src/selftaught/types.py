@@ -43,6 +43,7 @@ class Example:
         group: the name under which its accuracy is reported ("direct", "indirect", …).
         split: "train" rows are taught and evaluated; "validation" and "test" rows only evaluated, the former along
             a run.
+        source: the document that it is about, as a path; for the record only.
     """
 
     id: str
@@ -53,6 +54,7 @@ class Example:
     scorer: Scorer | None = None
     group: str = "direct"
     split: Split = "train"
+    source: str | None = None
 
     @property
     def question(self) -> str:

@@ -12,11 +12,10 @@ most my of on only or other our out over own re s same she should so some such t
 these they this those through to too under until up ve very was we were what when where which while who whom whose why
 will with would you your"""
 STOP_WORDS = frozenset(_STOP_WORDS.split())
-ALIKE = 4  # letters: words with the same first ones count as forms of one word
+LEAST = 4  # letters of a word that may have an ending
 SENTENCE_END = re.compile(r"(?<=[.!?])[\"'”’)]*\s+(?=[\"'“‘(]*[A-Z0-9À-Ý])|\n+")
-GENERIC = frozenset(
-    "report article document text passage story author event events page section paragraph above following".split()
-)
+_GENERIC = """report article document text passage author page section paragraph question answer above following"""
+GENERIC = frozenset(_GENERIC.split())
 
 
 def folded(text: str) -> str:
@@ -36,13 +35,21 @@ def content_words(text: str) -> set[str]:
 
 
 def stem(word: str) -> str:
-    """A word's first letters, or a whole number: forms of one word are alike in them."""
-    return word if word.isdecimal() or len(word) <= ALIKE else word[: max(ALIKE, len(word) - 3)]
+    """A word without the commonest English endings, so that "occur" and "occurred" are one; a number as it is."""
+    if word.isdecimal() or len(word) < LEAST:
+        return word
+    bare = re.sub(r"(?:ing|ed|es|s|e|d)$", "", word)
+    return re.sub(r"([b-df-hj-np-tv-z])\1$", r"\1", bare)
+
+
+def stems(text: str) -> set[str]:
+    """The stems of all its words."""
+    return {stem(word) for word in words(text)}
 
 
 def added(answer: str, question: str) -> set[str]:
     """The content words of an answer that its question does not hold, other forms of its words included."""
-    asked = {stem(word) for word in words(question)}
+    asked = stems(question)
     return {word for word in content_words(answer) if stem(word) not in asked}
 
 
@@ -64,9 +71,9 @@ def sentences(text: str) -> list[str]:
 def best_sentence(text: str, wanted: set[str]) -> tuple[str, float]:
     """The sentence with most of some words, and the share of them that it has (forms of a word count)."""
     best, most = "", -1.0
-    stems = {stem(word) for word in wanted}
+    wanted = {stem(word) for word in wanted}
     for sentence in sentences(text):
-        share = len(stems & {stem(word) for word in words(sentence)}) / max(1, len(stems))
+        share = len(wanted & stems(sentence)) / max(1, len(wanted))
         if share > most:
             best, most = sentence, share
     return best, max(most, 0.0)

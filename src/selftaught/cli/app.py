@@ -128,7 +128,9 @@ def learn(
         config = load_config(recipe, changes)
         out = out or Path("runs/learn")
         model = located(model or "smollm2-135m")
-        learning.learn_documents(documents, model, out, config, generator, questions, beside or [], resume, processes, as_json)
+        learning.learn_documents(
+            documents, model, out, config, generator, questions, beside or [], resume, processes, as_json
+        )
         return
     data = learning.check_data(data, generator, questions, beside or [])
     opened = ledger.workspace_of(data, workspace, model, out, resume)

@@ -64,9 +64,7 @@ def learn_documents(
     others = cast(Sequence[Method], tuple(dict.fromkeys(beside)))
     labels = {name: METHOD_LABELS[name] for name in (*others, config.method)}
     with Progress({"base": "base", **labels}, quiet=as_json) as progress:
-        report = run(
-            documents, model, out, config, generator or "self", questions, others, resume, progress, processes
-        )
+        report = run(documents, model, out, config, generator or "self", questions, others, resume, progress, processes)
     if not as_json:
         _show_documents(report, out)
     question = next((item["question"] for item in report["answers"]), "Hello!")

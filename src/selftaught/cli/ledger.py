@@ -69,13 +69,21 @@ def log(workspace: InWorkspace = HERE, as_json: AsJson = False) -> None:
     console.print(f"{last['version']}: {last['reason']}", markup=False, highlight=False)
 
 
-def show(version: Name = "HEAD", workspace: InWorkspace = HERE, as_json: AsJson = False) -> None:
+def show(
+    version: Name = "HEAD",
+    documents: Annotated[bool, typer.Option("--documents", help="Show which documents taught it what.")] = False,
+    workspace: InWorkspace = HERE,
+    as_json: AsJson = False,
+) -> None:
     """Show all that is known of a version: where it comes from, its scores, the gate's verdict."""
     from rich.console import Console
 
     from selftaught.continual import views
     from selftaught.continual.workspace import Workspace
 
+    if documents:
+        _show_documents(views.taught_documents(Workspace.open(workspace), version), version, as_json)
+        return
     found = views.shown(Workspace.open(workspace), version)
     if as_json:
         print_json(found)
@@ -106,6 +114,21 @@ def show(version: Name = "HEAD", workspace: InWorkspace = HERE, as_json: AsJson 
     for event in found["events"]:
         reason = event["reason"].removeprefix(f"{event['kind']}: ")
         console.print(f"{event['created']}  {event['kind']}: {reason}", markup=False, soft_wrap=True)
+
+
+def _show_documents(found: list[dict[str, Any]], version: str, as_json: bool) -> None:
+    """Which documents taught what."""
+    if as_json:
+        print_json(found)
+        return
+    for row in found:
+        known = f"; {row['correct']} of {row['asked']} test questions right" if row["asked"] else ""
+        print(
+            f"{row['document']:<40} {row['digest'][:12]}  {row['version']} ({row['skill']}): "
+            f"{row['taught']} questions taught{known}"
+        )
+    if not found:
+        print(f"{version} was taught no documents; make a skill of some: selftaught skills add NAME --documents FOLDER")
 
 
 def diff(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -15,6 +16,16 @@ skills = typer.Typer(no_args_is_help=True, help="Register and list skills: named
 def add(
     name: Annotated[str, typer.Argument(help="tools, medical or science, or a name for your own data.")],
     data: Annotated[str | None, typer.Argument(help="Your data: a file, or a hub data set (owner/name).")] = None,
+    documents: Annotated[
+        Path | None, typer.Option(help="Make it of a file or folder of documents: text, HTML, PDF, Word, CSV.")
+    ] = None,
+    generator: Annotated[
+        str | None,
+        typer.Option(help="Who asks about them: self (HEAD, the default), none, a model, http://…/v1#MODEL."),
+    ] = None,
+    questions: Annotated[
+        str | None, typer.Option(help="A data set of your own questions about them: taught instead, or asked besides.")
+    ] = None,
     measure: Annotated[
         bool, typer.Option(help="Measure HEAD's accuracy, and its accuracy with the demonstration, for the card.")
     ] = True,
@@ -22,13 +33,26 @@ def add(
     workspace: InWorkspace = HERE,
 ) -> None:
     """Register a skill. Its rows and splits never change from then on."""
+    from selftaught.cli.learning import check_data
     from selftaught.cli.progress import Progress
+    from selftaught.continual.documents import documents_skill
     from selftaught.continual.registry import add_skill, load_skill
     from selftaught.continual.workspace import Workspace
+    from selftaught.errors import ConfigError
 
+    if documents is None:
+        check_data(data or name, generator, questions, ())
+    elif data is not None:
+        raise ConfigError(f"{data!r} and --documents: give one of the two; questions of your own go to --questions")
     opened = Workspace.open(workspace)
-    examples, source, card = load_skill(name, data)
+    opened.ledger.check_new_skill(name)
     with Progress({"head": f"HEAD ({opened.ledger.head().name})"}) as progress:
+        if documents is not None:
+            config = opened.config.learn_config({}, ())
+            made = documents_skill(opened, name, documents, config, generator or "self", questions, progress)
+        else:
+            made = load_skill(name, data)
+        examples, source, card = made
         skill = add_skill(opened, name, examples, source, card, measure, progress, processes)
     print_card(skill.name, skill.source, skill.card)
     _print_resolution(skill.card)
@@ -90,5 +114,12 @@ def print_card(name: str, source: str, card: dict[str, object]) -> None:
             )
             if value["warning"]:
                 print(f"  warning: {value['warning']}")
+        elif key == "documents" and isinstance(value, list):
+            print(f"  documents    {len(value)}")
+            for told in value:
+                if told["status"] != "read" or told["note"]:
+                    print(f"               {told['path']}: {told['status']}; {told['note']}")
+        elif key == "questions" and isinstance(value, dict):
+            print(f"  {key:<12} {', '.join(f'{count} {what}' for what, count in value.items())}")
         elif key != "title":
             print(f"  {key:<12} {value}")

@@ -1,12 +1,13 @@
 """From documents to knowledge: read them, make questions, teach those, and measure.
 
-    documents → pieces → questions, each checked → a data set as any other → `learn`
+documents → pieces → questions, each checked → a data set as any other → `learn`
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from statistics import fmean
@@ -15,6 +16,7 @@ from typing import Any
 from selftaught.config import DISTILLING, FullWeights, LearnConfig, LoraWeights, Method
 from selftaught.continual.jobs import Event, Watch
 from selftaught.continual.learn import run_folder, taught_and_reported
+from selftaught.continual.workspace import Workspace
 from selftaught.data import load_examples
 from selftaught.data.documents import DocumentRecord, Progress, pieces_of, read_documents
 from selftaught.errors import ConfigError
@@ -49,15 +51,16 @@ def learn_documents(
             model's name or folder, or "http://…/v1#model".
         questions: a data set of the user's own: rows to teach replace the made ones, others are asked besides. Rows
             without a document get the piece that fits them best.
-        beside: methods that are taught the same, and measured beside it, with their defaults: "oracle" is the model with
-            the right piece in its prompt.
+        beside: methods that are taught the same, and measured beside it, with their defaults: "oracle" is the model
+            with the right piece in its prompt.
         resume: go on with an interrupted run in `out`.
         watch: told what happens.
         processes: how many train it together; 0 is one for each core that a batch has rows for.
 
     Returns:
-        The report, as `learn` returns it, with "documents" (what became of each file), "questions" (how many were kept
-        and rejected, and why) and "knowledge" (of each run and group: {"strict", "lenient"}, see `evaluation.knowledge`).
+        The report, as `learn` returns it, with "documents" (what became of each file), "questions" (how many were
+        kept and rejected, and why) and "knowledge" (of each run and group: {"strict", "lenient"}, see
+        `evaluation.knowledge`).
 
     Raises:
         SelftaughtError: with one line that says what is wrong and how to mend it.
@@ -76,10 +79,11 @@ def learn_documents(
     }
     with run_folder(out, request, resume):
         records = _read(Path(documents), out, watch)
-        made, counts = [], {}
+        made: list[Example] = []
+        counts: dict[str, int] = {}
         if not any(row.split == "train" for row in own):
-            made, counts = _made(records, model, out, config, generator, watch)
-        rows = [*made, *_with_pieces(own, records, out)]
+            made, counts = _made(records, model, out, config, generator, watch, out / STORE)
+        rows = [*made, *_with_pieces(own, records, out / STORE)]
         check_scorers(rows)
 
         def more(done: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -92,7 +96,7 @@ def learn_documents(
 
 
 def _other(config: LearnConfig, method: Method) -> LearnConfig:
-    """Another method's defaults, for the same rows; every weight is trained where nothing is distilled (docs/log.md)."""
+    """Another method's defaults, for the same rows; every weight is trained where nothing is distilled."""
     weights = LoraWeights() if method in DISTILLING else FullWeights()
     kept = {name: getattr(config, name) for name in ("seed", "prompts", "questions", "rollout", "dtype", "probes")}
     return LearnConfig(method=method, weights=weights, **kept)
@@ -120,22 +124,82 @@ def _read(documents: Path, out: Path, watch: Watch) -> list[DocumentRecord]:
     Raises:
         ConfigError: a document has changed since the run began.
     """
-
-    def show(progress: Progress) -> None:
-        watch(Event("base", "reading", asdict(progress)))
-
-    records = read_documents(documents, out / STORE, watch=show)
+    records = read_documents(documents, out / STORE, watch=_shown(watch))
     told = [asdict(record) for record in records]
     path = out / DOCUMENTS_FILE
     if path.is_file() and read_json(path) != json.loads(json.dumps(told)):
-        raise ConfigError(f"{documents}: has changed since the run in {out} began; choose another --out to teach it anew")
+        raise ConfigError(
+            f"{documents}: has changed since the run in {out} began; choose another --out to teach it anew"
+        )
     write_json(path, told)
     watch(Event("base", "documents", {"records": told}))
     return records
 
 
+def _shown(watch: Watch, job: str = "base") -> Callable[[Progress], None]:
+    return lambda progress: watch(Event(job, "reading", asdict(progress)))
+
+
+def documents_skill(
+    workspace: Workspace,
+    name: str,
+    documents: str | Path,
+    config: LearnConfig,
+    generator: str = "self",
+    questions: str | Path | None = None,
+    watch: Watch = lambda event: None,
+) -> tuple[list[Example], str, dict[str, Any]]:
+    """The rows of a skill made of documents, as `registry.load_skill` gives those of a data set.
+
+    Where a skill was made of the same folder before, only documents that are new or have changed since are asked
+    about: what changed is found by the hash of each file's content.
+
+    Args:
+        workspace: whose HEAD writes the questions, unless `generator` says otherwise, and is asked what it knows.
+        name: of the skill.
+        documents: a file or a folder.
+        config: how questions are made.
+        generator: see `learn_documents`.
+        questions: see `learn_documents`.
+        watch: told what happens.
+
+    Returns:
+        The rows, where they come from, and the start of a card.
+
+    Raises:
+        ConfigError: nothing has changed since a skill was made of it.
+        SelftaughtError: with one line that says what is wrong and how to mend it.
+    """
+    place = Path(documents).absolute()
+    folder = workspace.root / STORE / hashlib.sha256(str(place).encode()).hexdigest()[:16]
+    records = read_documents(place, folder / STORE, watch=_shown(watch, "head"))
+    earlier = [skill for skill in workspace.ledger.skills() if skill.source == str(place) and "documents" in skill.card]
+    taught = {told["digest"] for skill in earlier for told in skill.card["documents"]}
+    chosen = [record for record in records if record.digest not in taught]
+    if not any(record.num_pieces for record in chosen):
+        names = " and ".join(skill.name for skill in earlier)
+        raise ConfigError(f"{documents}: nothing has changed since {names} was made of it; add or change a document")
+    own = load_examples(questions) if questions is not None else []
+    made: list[Example] = []
+    counts: dict[str, int] = {}
+    out = folder / name
+    if not any(row.split == "train" for row in own):
+        model = str(workspace.model_folder(workspace.ledger.head()))
+        made, counts = _made(chosen, model, out, config, generator, watch, folder / STORE)
+    rows = [*made, *_with_pieces(own, records, folder / STORE)]
+    told = [{"path": one.path, "digest": one.digest, "status": one.status, "note": one.note} for one in chosen]
+    card = {"title": f"questions about {place.name}", "documents": told, "generator": generator, "questions": counts}
+    return rows, str(place), card
+
+
 def _made(
-    records: Sequence[DocumentRecord], model: str, out: Path, config: LearnConfig, generator: str, watch: Watch
+    records: Sequence[DocumentRecord],
+    model: str,
+    out: Path,
+    config: LearnConfig,
+    generator: str,
+    watch: Watch,
+    store: Path,
 ) -> tuple[list[Example], dict[str, int]]:
     """Questions made of the documents; those of an earlier call, where it got so far."""
     from selftaught.models.load import load_model
@@ -153,22 +217,22 @@ def _made(
             watch(Event("base", "asking", asdict(making)))
 
         found = make_questions(
-            lambda: pieces_of(out / STORE, records), writer, asked, config.questions, out, config.seed, show
+            lambda: pieces_of(store, records), writer, asked, config.questions, out, config.seed, show
         )
         write_json(counts, found)
     watch(Event("base", "asked", dict(read_json(counts))))
     return load_examples(path), dict(read_json(counts))
 
 
-def _with_pieces(own: Sequence[Example], records: Sequence[DocumentRecord], out: Path) -> list[Example]:
+def _with_pieces(own: Sequence[Example], records: Sequence[DocumentRecord], store: Path) -> list[Example]:
     """The user's rows, each with the piece that fits it best where it brings no document."""
     from selftaught.questions import Retriever
 
     if all(row.context for row in own):
         return list(own)
-    retriever = Retriever(pieces_of(out / STORE, records))
+    retriever = Retriever(pieces_of(store, records))
     rows = []
     for row in own:
         best = [] if row.context else retriever.best(row.question)
-        rows.append(replace(row, context=best[0].text) if best else row)
+        rows.append(replace(row, context=best[0].text, source=row.source or best[0].document) if best else row)
     return rows

@@ -57,6 +57,45 @@ def shown(workspace: Workspace, name: str) -> dict[str, Any]:
     }
 
 
+def taught_documents(workspace: Workspace, name: str) -> list[dict[str, Any]]:
+    """Which documents a version and those before it were taught, and what the version now knows of each.
+
+    Returns:
+        A row a document, in the order of the lessons: {"document", "digest", "version", "skill", "taught" (questions),
+        "asked", "correct"}; of a skill's test questions, "correct" are those that `name` answers right.
+    """
+    ledger = workspace.ledger
+    version = ledger.version(name)
+    answered = {
+        (one.suite, item["id"]): item["correct"]
+        for one in ledger.evaluations(version)
+        if one.kind == "skill"
+        for item in workspace.results(one)
+    }
+    found = []
+    for one in reversed(ledger.lineage(version)):
+        if one.skill is None:
+            continue
+        skill = ledger.skill(one.skill)
+        digests = {told["path"]: told["digest"] for told in skill.card.get("documents", [])}
+        rows = workspace.rows(skill)
+        for document in dict.fromkeys(row.source for row in rows if row.source):
+            own = [row for row in rows if row.source == document]
+            marks = [answered[skill.name, row.id] for row in own if (skill.name, row.id) in answered]
+            found.append(
+                {
+                    "document": document,
+                    "digest": digests.get(document, ""),
+                    "version": one.name,
+                    "skill": skill.name,
+                    "taught": sum(row.split == "train" for row in own),
+                    "asked": len(marks),
+                    "correct": sum(marks),
+                }
+            )
+    return found
+
+
 def difference(workspace: Workspace, first: str, second: str) -> dict[str, Any]:
     """What two versions answered differently.
 

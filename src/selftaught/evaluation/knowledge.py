@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from selftaught.evaluation.scorers import score
 from selftaught.types import Example
-from selftaught.words import added, names, stem, words
+from selftaught.words import added, names, stem, stems
 
 
 def grade(completion: str, example: Example) -> tuple[bool, bool]:
@@ -26,9 +26,9 @@ def grade(completion: str, example: Example) -> tuple[bool, bool]:
     if not example.context or not references:
         return right, right
     told = " ".join([example.context, example.question, *references])
-    there = {stem(word) for word in words(told)}
+    there = stems(told)
     if any(stem(word) not in there for word in names(completion)):
         return False, False
-    said = {stem(word) for word in words(completion)}
+    said = stems(completion)
     some = any(stem(word) in said for reference in references for word in added(reference, example.question))
     return right, right or some

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 from selftaught.data.documents import Piece
+from selftaught.questions.writing import Needs
 from selftaught.words import (
     GENERIC,
     added,
@@ -15,18 +16,23 @@ from selftaught.words import (
     folded,
     names,
     stem,
+    stems,
     words,
 )
 
 NOT_A_QUESTION = "is not a question"
+OF_THE_TEXT = "asks about the text, not about what it tells"
 VAGUE = "does not say what it is about"
+PRESUMES = "presumes what does not stand in the text"
 AGAIN = "was asked before"
 NO_ANSWER = "has an answer that adds nothing"
 NOT_IN_TEXT = "has an answer that does not stand in the text"
 UNSURE = "is answered otherwise when it is asked again"
 KNOWN = "is answered so without the document"
 ENOUGH = "asks for what enough others ask"
+FEW = 2  # words that an answer without names and numbers must add
 IN_ONE_SENTENCE = 0.6  # share of what an answer adds
+IN_THE_TEXT = 0.5  # share of a question's words
 RARE = 0.1  # share of the documents: what stands in more of them names none
 
 
@@ -38,15 +44,21 @@ def spread(pieces: Iterable[Piece]) -> tuple[Mapping[str, int], int]:
     return Counter(word for held in found.values() for word in held), len(found)
 
 
+def is_rare(word: str, counts: Mapping[str, int], num_documents: int) -> bool:
+    """Whether a word stands in few documents, so that it can name one."""
+    return counts.get(word, 0) <= max(1, RARE * num_documents)
+
+
 def subject_words(piece: Piece, counts: Mapping[str, int], num_documents: int) -> set[str]:
     """Words of which a question must hold one, to say what it is about.
 
     Those of the title that few other documents hold; or, where the text has none of them, its rare names.
     """
-    most = max(1, RARE * num_documents)
     text = set(words(piece.text))
-    rare = {word for word in content_words(piece.title) & text if counts.get(word, 0) <= most and word not in GENERIC}
-    return rare or {name for name in names(piece.text) if counts.get(name, 0) <= most and not name.isdecimal()}
+    titled = (content_words(piece.title) & text) - GENERIC
+    rare = {word for word in titled if is_rare(word, counts, num_documents)}
+    named = (word for word in names(piece.text) if not word.isdecimal())
+    return rare or {word for word in named if is_rare(word, counts, num_documents)}
 
 
 def subject(piece: Piece, wanted: set[str]) -> str:
@@ -58,44 +70,66 @@ def subject(piece: Piece, wanted: set[str]) -> str:
     return named.most_common(1)[0][0] if named else piece.title
 
 
-def question_problem(question: str, wanted: set[str], seen: set[str]) -> str | None:
-    """Why a question cannot be asked; `seen` are the folded ones that came before."""
+def question_problem(question: str, piece: Piece, wanted: set[str], seen: set[str]) -> str | None:
+    """Why a question cannot be asked.
+
+    Args:
+        question: the candidate.
+        piece: what it is about.
+        wanted: words of which it must hold one, if there are any.
+        seen: the folded questions that came before.
+    """
     if not question.endswith("?") or len(words(question)) < 4:
         return NOT_A_QUESTION
+    if GENERIC & set(words(question)):
+        return OF_THE_TEXT
     if wanted and not wanted & set(words(question)):
         return VAGUE
+    asked = {stem(word) for word in content_words(question)}
+    if len(asked & stems(f"{piece.title} {piece.text}")) < IN_THE_TEXT * len(asked):
+        return PRESUMES
     if " ".join(words(question)) in seen:
         return AGAIN
     return None
 
 
-def answer_problem(question: str, answers: Sequence[str], from_memory: str, piece: Piece) -> tuple[str | None, str]:
+def answer_problem(
+    question: str, answers: Sequence[str], from_memory: str, piece: Piece, needs: Needs = "words"
+) -> tuple[str | None, str]:
     """Why an answer cannot be taught, and the sentence that it stands in.
 
     Args:
         question: what was asked.
-        answers: with the document in view, the likeliest first.
+        answers: with the document in view, the likeliest first; most must agree with it.
         from_memory: without it.
         piece: the document's.
+        needs: what of an answer must be new.
     """
-    new = added(answers[0], question)
-    if not new:
+    new, claims = added(answers[0], question), _claims(answers[0], question, piece)
+    numbers = {claim for claim in claims if claim[0].isdecimal()}
+    if not {"name": claims - numbers, "number": numbers, "words": claims or len(new) >= FEW}[needs]:
         return NO_ANSWER, ""
-    quote, share = best_sentence(piece.text, new)
-    there = {stem(word) for word in words(piece.text)}
-    claims = names(f"x {answers[0]}") & new  # its names and numbers; a first word counts too
-    if share < IN_ONE_SENTENCE or not {stem(claim) for claim in claims} <= there:
+    quote, share = best_sentence(piece.text, claims or new)
+    if share < (1 if claims else IN_ONE_SENTENCE):
         return NOT_IN_TEXT, ""
-    for other in answers[1:]:
-        if not _same(new, added(other, question)):
-            return UNSURE, quote
-    if new <= content_words(from_memory):
+    alike = sum(_agree(answers[0], other, question, piece) for other in answers)
+    if 2 * alike <= len(answers):
+        return UNSURE, quote
+    if (claims or new) <= set(words(from_memory)):
         return KNOWN, quote
     return None, quote
 
 
-def _same(left: set[str], right: set[str]) -> bool:
-    """Whether two answers add the same numbers and mostly the same words."""
-    a, b = {stem(word) for word in left}, {stem(word) for word in right}
-    numbers = {word for word in a if word.isdecimal()} == {word for word in b if word.isdecimal()}
-    return numbers and 2 * len(a & b) >= max(1, min(len(a), len(b)))
+def _claims(answer: str, question: str, piece: Piece) -> set[str]:
+    """The names and numbers that an answer adds: a small model forgets the capitals that they have in the text."""
+    new = added(answer, question)
+    return (names(f"x {answer}") | names(piece.text)) & new | {word for word in new if word[0].isdecimal()}
+
+
+def _agree(left: str, right: str, question: str, piece: Piece) -> bool:
+    """Whether one answer claims all that the other does; where neither claims anything, whether half the words are."""
+    a, b = _claims(left, question, piece), _claims(right, question, piece)
+    if a or b:
+        return bool(a and b) and (a <= b or b <= a)
+    mine, theirs = ({stem(word) for word in added(text, question)} for text in (left, right))
+    return 2 * len(mine & theirs) >= max(1, len(mine))

@@ -24,9 +24,9 @@ from selftaught.questions.checking import (
     subject_words,
 )
 from selftaught.questions.neighbours import neighbour_rows
-from selftaught.words import added, names, stem, words
 from selftaught.questions.writers import Writer
-from selftaught.questions.writing import GENERAL, LONGEST_TELLING, closed_book, open_book, user, written
+from selftaught.questions.writing import GENERAL, LONGEST_TELLING, OPENERS, Needs, closed_book, open_book, user, written
+from selftaught.words import added, names, stem, stems, words
 
 QUESTIONS_FILE, REJECTED_FILE, PARTS = "questions.jsonl", "rejected.jsonl", "questions.parts"
 PIECES_AT_ONCE = 8
@@ -93,9 +93,10 @@ def make_questions(
     if not kept:
         reasons = ", ".join(f"{count} {reason}" for reason, count in _reasons(rejected).most_common(3))
         raise DataError(
-            f"{folder}: no question was good enough ({reasons}); try --generator none, a bigger --generator, or --questions"
+            f"{folder}: no question was good enough ({reasons}); try --generator none, "
+            "a bigger --generator, or --questions"
         )
-    kept += neighbour_rows(kept, config.neighbours, seed)
+    kept += neighbour_rows(kept, counts, num_documents, config.neighbours, seed)
     write_text(folder / REJECTED_FILE, _lines(rejected))
     write_text(folder / QUESTIONS_FILE, _lines(kept))
     discard(parts)
@@ -135,17 +136,17 @@ def _asked(
     """Questions about pieces: written, sorted out by their words, answered, and sorted out by their answers."""
     subjects = [subject(piece, words) for piece, words in zip(batch, wanted, strict=True)]
     rejected: list[Row] = []
-    left: list[tuple[Piece, str]] = []
+    left: list[tuple[Piece, str, Needs]] = []
     for piece, about, questions in zip(batch, wanted, written(writer, batch, subjects, seed), strict=True):
         seen: set[str] = set()
-        for question in questions:
-            problem = question_problem(question, about, seen)
+        for question, needs in zip(questions, OPENERS.values(), strict=True):
+            problem = question_problem(question, piece, about, seen)
             seen.add(" ".join(words(question)))
             if problem is None:
-                left.append((piece, question))
+                left.append((piece, question, needs))
             else:
                 rejected.append(_rejected(piece, question, problem))
-    pieces, questions = [piece for piece, _ in left], [question for _, question in left]
+    pieces, questions = [piece for piece, _, _ in left], [question for _, question, _ in left]
     draws = [
         open_book(writer, pieces, questions, config.temperature if draw else 0.0, seed + draw)
         for draw in range(config.samples)
@@ -153,8 +154,8 @@ def _asked(
     memory = closed_book(learner, questions, seed)
     kept: list[Row] = []
     wordings: Counter[tuple[str, frozenset[str]]] = Counter()
-    for piece, question, known, *answers in zip(pieces, questions, memory, *draws, strict=True):
-        problem, quote = answer_problem(question, answers, known, piece)
+    for (piece, question, needs), known, *answers in zip(left, memory, *draws, strict=True):
+        problem, quote = answer_problem(question, answers, known, piece, needs)
         fact = (piece.id, frozenset(stem(word) for word in added(answers[0], question)))
         if problem is None and wordings[fact] > config.wordings:
             problem = ENOUGH
@@ -163,7 +164,9 @@ def _asked(
             continue
         wordings[fact] += 1
         held_out = wordings[fact] > config.wordings  # one more wording of a fact: asked, not taught
-        kept.append(_row(piece, sum(row["piece"] == piece.id for row in kept) + 1, question, answers[0], quote, held_out))
+        kept.append(
+            _row(piece, sum(row["piece"] == piece.id for row in kept) + 1, question, answers[0], quote, held_out)
+        )
     return _with_telling(batch, wanted, writer, learner, config, seed, kept, rejected)
 
 
@@ -205,7 +208,7 @@ def _told(
     rejected: list[Row] = []
     for (piece, _), request, answer in zip(asked, texts, answers, strict=True):
         told = " ".join(answer.split())
-        there = {stem(word) for word in words(piece.text + " " + piece.title)}
+        there = stems(f"{piece.text} {piece.title}")
         if strangers := sorted(word for word in names(told) if stem(word) not in there):
             rejected.append(_rejected(piece, request, "tells of what does not stand in the text", [told, *strangers]))
         else:

@@ -15,8 +15,8 @@ K, B = 1.2, 0.75  # the usual ones
 class Retriever:
     """An inverted index of pieces.
 
-    score = Σ over words q of idf(q) · f (k + 1) / (f + k (1 − b + b · length / mean length)), with f how often the piece
-    has the word: Robertson and Zaragoza, "The Probabilistic Relevance Framework: BM25 and Beyond", 2009.
+    score = Σ over words q of idf(q) · f (k + 1) / (f + k (1 − b + b · length / mean length)), with f how often
+    the piece has the word: Robertson and Zaragoza, "The Probabilistic Relevance Framework: BM25 and Beyond", 2009.
 
     Args:
         pieces: all of them; their texts are kept.
@@ -35,10 +35,12 @@ class Retriever:
     def best(self, question: str, count: int = 1) -> list[Piece]:
         """The pieces that fit a question best, the best first; fewer where fewer share a word with it."""
         mean = sum(self._lengths) / max(1, len(self._lengths))
-        scores: Counter[int] = Counter()
+        scores: dict[int, float] = defaultdict(float)
         for word in {stem(word) for word in content_words(question)}:
             found = self._found.get(word, [])
             weight = math.log(1 + (len(self._pieces) - len(found) + 0.5) / (len(found) + 0.5))
             for number, times in found:
                 scores[number] += weight * times * (K + 1) / (times + K * (1 - B + B * self._lengths[number] / mean))
-        return [self._pieces[number] for number, _ in sorted(scores.items(), key=lambda pair: (-pair[1], pair[0]))[:count]]
+        return [
+            self._pieces[number] for number, _ in sorted(scores.items(), key=lambda pair: (-pair[1], pair[0]))[:count]
+        ]

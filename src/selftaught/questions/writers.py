@@ -133,8 +133,8 @@ def open_writer(generator: str, learner: LanguageModel) -> Writer:
     """Who writes the questions.
 
     Args:
-        generator: "self" for the model that is taught; a model's name or folder; or an address and a model's name there:
-            "http://localhost:8000/v1#name".
+        generator: "self" for the model that is taught; a model's name or folder; or an address and a model's name
+            there: "http://localhost:8000/v1#name".
         learner: the model that is taught.
 
     Raises:

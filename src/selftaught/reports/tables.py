@@ -231,7 +231,9 @@ def knowledge_table(report: Report, width: int | None = None) -> Table:
 
         return words
 
-    columns = [Column(f"{group}: strict / lenient", cell(group), place) for place, group in enumerate(groups_of(report))]
+    columns = [
+        Column(f"{group}: strict / lenient", cell(group), place) for place, group in enumerate(groups_of(report))
+    ]
     return fitting_table("run", report["runs"], [columns], width)
 
 

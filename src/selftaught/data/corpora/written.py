@@ -19,7 +19,7 @@ TABLE_ROWS = 4  # events in the one table
 
 
 def write_disasters(folder: Path, questions: Path, event_ids: tuple[str, ...] | None = None) -> None:
-    """Writes each event's article to a file, in turn as text, Markdown, HTML, Word and PDF, and the last few as a table.
+    """Writes each event's article to a file, in turn as text, Markdown, HTML, Word and PDF, the last as a table.
 
     Args:
         folder: for the articles; made if missing.
@@ -62,7 +62,10 @@ def _markdown(event: Event, path: Path) -> None:
 def _html(event: Event, path: Path) -> None:
     name, article = html.escape(title(event)), html.escape(event["article"])
     page = f"<h1>{name}</h1>\n<p>{article}</p>"
-    write_text(path, f'<!DOCTYPE html>\n<html lang="en">\n<head><title>{name}</title></head>\n<body>\n{page}\n</body>\n</html>\n')
+    write_text(
+        path,
+        f'<!DOCTYPE html>\n<html lang="en">\n<head><title>{name}</title></head>\n<body>\n{page}\n</body>\n</html>\n',
+    )
 
 
 def _word(event: Event, path: Path) -> None:
