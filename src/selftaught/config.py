@@ -246,7 +246,7 @@ class QuestionConfig(Config):
     )
     temperature: float = Field(0.3, ge=0, description="Of the answers after the first, which is the likeliest.")
     wordings: int = Field(
-        2, ge=1, description="Wordings of one fact that are taught; one more, if there is one, is only asked."
+        1, ge=1, description="Wordings of one fact that are taught; one more, if there is one, is only asked."
     )
     neighbours: int = Field(
         40, ge=0, description="Questions about things that are called almost as the documents' are, and are not there."

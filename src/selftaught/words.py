@@ -12,7 +12,8 @@ most my of on only or other our out over own re s same she should so some such t
 these they this those through to too under until up ve very was we were what when where which while who whom whose why
 will with would you your"""
 STOP_WORDS = frozenset(_STOP_WORDS.split())
-LEAST = 4  # letters of a word that may have an ending
+LEAST, ROOT = 4, 3  # letters of a word that may have an ending, and of what is left of it
+ENDINGS = ("ing", "ed", "es", "s", "e", "d")
 SENTENCE_END = re.compile(r"(?<=[.!?])[\"'”’)]*\s+(?=[\"'“‘(]*[A-Z0-9À-Ý])|\n+")
 _GENERIC = """report article document text passage author page section paragraph question answer above following"""
 GENERIC = frozenset(_GENERIC.split())
@@ -20,8 +21,12 @@ GENERIC = frozenset(_GENERIC.split())
 
 def folded(text: str) -> str:
     """Lower case, composed, with "5,400" as one number."""
-    plain = unicodedata.normalize("NFKC", text).casefold()
-    return re.sub(r"(?<=[0-9]),(?=[0-9]{3}(?![0-9]))", "", plain)
+    return whole_numbers(unicodedata.normalize("NFKC", text).casefold())
+
+
+def whole_numbers(text: str) -> str:
+    """The text with "5,400" as one number."""
+    return re.sub(r"(?<=[0-9]),(?=[0-9]{3}(?![0-9]))", "", text)
 
 
 def words(text: str) -> list[str]:
@@ -38,7 +43,7 @@ def stem(word: str) -> str:
     """A word without the commonest English endings, so that "occur" and "occurred" are one; a number as it is."""
     if word.isdecimal() or len(word) < LEAST:
         return word
-    bare = re.sub(r"(?:ing|ed|es|s|e|d)$", "", word)
+    bare = next((word[: -len(end)] for end in ENDINGS if word.endswith(end) and len(word) - len(end) >= ROOT), word)
     return re.sub(r"([b-df-hj-np-tv-z])\1$", r"\1", bare)
 
 
@@ -57,10 +62,19 @@ def names(text: str) -> set[str]:
     """Folded words with a capital that no sentence begins with, and numbers: what a text is about, or claims."""
     found = set()
     for sentence in SENTENCE_END.split(text):
-        for number, token in enumerate(re.findall(r"\w+", re.sub(r"(?<=\d),(?=\d{3})", "", sentence))):
+        for number, token in enumerate(re.findall(r"\w+", whole_numbers(sentence))):
             if token[0].isdecimal() or (token[0].isupper() and number > 0 and folded(token) not in STOP_WORDS):
                 found.add(folded(token))
     return found
+
+
+def claims(answer: str, question: str, document: str) -> set[str]:
+    """The names and numbers that an answer adds to its question.
+
+    Names are told by their capitals, in the answer or, as a small model forgets them, in the document.
+    """
+    new = added(answer, question)
+    return (names(answer) | names(document)) & new | {word for word in new if word[0].isdecimal()}
 
 
 def sentences(text: str) -> list[str]:

@@ -17,7 +17,7 @@ from selftaught.config import DISTILLING, FullWeights, LearnConfig, LoraWeights,
 from selftaught.continual.jobs import Event, Watch
 from selftaught.continual.learn import run_folder, taught_and_reported
 from selftaught.continual.workspace import Workspace
-from selftaught.data import load_examples
+from selftaught.data import data_hash, load_examples
 from selftaught.data.documents import DocumentRecord, Progress, pieces_of, read_documents
 from selftaught.errors import ConfigError
 from selftaught.evaluation.knowledge import grade
@@ -65,6 +65,8 @@ def learn_documents(
     Raises:
         SelftaughtError: with one line that says what is wrong and how to mend it.
     """
+    from selftaught.models.resolve import resolve_model
+
     config, out = config or LearnConfig(), Path(out)
     if generator == "none":
         config = config.model_copy(update={"questions": config.questions.model_copy(update={"kind": "general"})})
@@ -73,11 +75,12 @@ def learn_documents(
         "documents": str(Path(documents).absolute()),
         "model": model,
         "generator": generator,
-        "questions": str(questions) if questions is not None else None,
+        "questions": data_hash(own) if own else None,
         "beside": list(beside),
         "config": config.model_dump(mode="json"),
     }
     with run_folder(out, request, resume):
+        resolve_model(model)  # before anything is left in the folder
         records = _read(Path(documents), out, watch)
         made: list[Example] = []
         counts: dict[str, int] = {}
@@ -124,7 +127,7 @@ def _read(documents: Path, out: Path, watch: Watch) -> list[DocumentRecord]:
     Raises:
         ConfigError: a document has changed since the run began.
     """
-    records = read_documents(documents, out / STORE, watch=_shown(watch))
+    records = read_documents(documents, out / STORE, leave_out=out, watch=_shown(watch))
     told = [asdict(record) for record in records]
     path = out / DOCUMENTS_FILE
     if path.is_file() and read_json(path) != json.loads(json.dumps(told)):
@@ -182,7 +185,8 @@ def documents_skill(
     own = load_examples(questions) if questions is not None else []
     made: list[Example] = []
     counts: dict[str, int] = {}
-    out = folder / name
+    content = "".join(sorted(record.digest for record in chosen)) + generator
+    out = folder / f"{name}-{hashlib.sha256(content.encode()).hexdigest()[:16]}"  # the same again after a kill
     if not any(row.split == "train" for row in own):
         model = str(workspace.model_folder(workspace.ledger.head()))
         made, counts = _made(chosen, model, out, config, generator, watch, folder / STORE)

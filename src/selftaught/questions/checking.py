@@ -12,6 +12,7 @@ from selftaught.words import (
     GENERIC,
     added,
     best_sentence,
+    claims,
     content_words,
     folded,
     names,
@@ -105,30 +106,24 @@ def answer_problem(
         piece: the document's.
         needs: what of an answer must be new.
     """
-    new, claims = added(answers[0], question), _claims(answers[0], question, piece)
-    numbers = {claim for claim in claims if claim[0].isdecimal()}
-    if not {"name": claims - numbers, "number": numbers, "words": claims or len(new) >= FEW}[needs]:
+    new, claimed = added(answers[0], question), claims(answers[0], question, piece.text)
+    numbers = {claim for claim in claimed if claim[0].isdecimal()}
+    if not {"name": claimed - numbers, "number": numbers, "words": claimed or len(new) >= FEW}[needs]:
         return NO_ANSWER, ""
-    quote, share = best_sentence(piece.text, claims or new)
-    if share < (1 if claims else IN_ONE_SENTENCE):
+    quote, share = best_sentence(piece.text, claimed or new)
+    if share < (1 if claimed else IN_ONE_SENTENCE):
         return NOT_IN_TEXT, ""
     alike = sum(_agree(answers[0], other, question, piece) for other in answers)
     if 2 * alike <= len(answers):
         return UNSURE, quote
-    if (claims or new) <= set(words(from_memory)):
+    if (claimed or new) <= set(words(from_memory)):
         return KNOWN, quote
     return None, quote
 
 
-def _claims(answer: str, question: str, piece: Piece) -> set[str]:
-    """The names and numbers that an answer adds: a small model forgets the capitals that they have in the text."""
-    new = added(answer, question)
-    return (names(f"x {answer}") | names(piece.text)) & new | {word for word in new if word[0].isdecimal()}
-
-
 def _agree(left: str, right: str, question: str, piece: Piece) -> bool:
     """Whether one answer claims all that the other does; where neither claims anything, whether half the words are."""
-    a, b = _claims(left, question, piece), _claims(right, question, piece)
+    a, b = (claims(text, question, piece.text) for text in (left, right))
     if a or b:
         return bool(a and b) and (a <= b or b <= a)
     mine, theirs = ({stem(word) for word in added(text, question)} for text in (left, right))

@@ -16,7 +16,9 @@ from selftaught.data.documents import Piece
 from selftaught.errors import DataError
 from selftaught.files import discard, read_json, write_json, write_text
 from selftaught.questions.checking import (
+    AGAIN,
     ENOUGH,
+    NO_ANSWER,
     answer_problem,
     question_problem,
     spread,
@@ -26,7 +28,7 @@ from selftaught.questions.checking import (
 from selftaught.questions.neighbours import neighbour_rows
 from selftaught.questions.writers import Writer
 from selftaught.questions.writing import GENERAL, LONGEST_TELLING, OPENERS, Needs, closed_book, open_book, user, written
-from selftaught.words import added, names, stem, stems, words
+from selftaught.words import added, claims, names, stem, stems, words
 
 QUESTIONS_FILE, REJECTED_FILE, PARTS = "questions.jsonl", "rejected.jsonl", "questions.parts"
 PIECES_AT_ONCE = 8
@@ -55,7 +57,7 @@ def make_questions(
 ) -> Mapping[str, int]:
     """Writes `questions.jsonl`, and `rejected.jsonl` with the reason of each that was not kept, into a folder.
 
-    Both are data sets that every command reads. Pieces that were done before an interruption are not done again.
+    The former is a data set that every command reads. Pieces that were done before an interruption are not done again.
 
     Args:
         pieces: gives the pieces, as often as it is called.
@@ -78,6 +80,7 @@ def make_questions(
     parts.mkdir(parents=True, exist_ok=True)
     kept: list[Row] = []
     rejected: list[Row] = []
+    seen: set[str] = set()
     done = 0
     for batch in _batches(pieces()):
         path = parts / f"{_digest(batch, writer.name, config, seed)}.json"
@@ -86,8 +89,16 @@ def make_questions(
             made = (_told if config.kind == "general" else _asked)(batch, wanted, writer, learner, config, seed)
             write_json(path, {"kept": made[0], "rejected": made[1]})
         found = read_json(path)
-        kept += found["kept"]
         rejected += found["rejected"]
+        for row in found["kept"]:
+            key = " ".join(words(row["question"]))
+            if key in seen:  # of another piece
+                rejected.append(
+                    {name: row[name] for name in ("question", "answer", "document", "piece")} | {"reason": AGAIN}
+                )
+            else:
+                seen.add(key)
+                kept.append(row)
         done += len(batch)
         watch(Making(done, total, len(kept), len(rejected)))
     if not kept:
@@ -156,7 +167,8 @@ def _asked(
     wordings: Counter[tuple[str, frozenset[str]]] = Counter()
     for (piece, question, needs), known, *answers in zip(left, memory, *draws, strict=True):
         problem, quote = answer_problem(question, answers, known, piece, needs)
-        fact = (piece.id, frozenset(stem(word) for word in added(answers[0], question)))
+        told = claims(answers[0], question, piece.text) or {stem(word) for word in added(answers[0], question)}
+        fact = (piece.id, frozenset(told))
         if problem is None and wordings[fact] > config.wordings:
             problem = ENOUGH
         if problem is not None:
@@ -209,7 +221,9 @@ def _told(
     for (piece, _), request, answer in zip(asked, texts, answers, strict=True):
         told = " ".join(answer.split())
         there = stems(f"{piece.text} {piece.title}")
-        if strangers := sorted(word for word in names(told) if stem(word) not in there):
+        if not told:
+            rejected.append(_rejected(piece, request, NO_ANSWER))
+        elif strangers := sorted(word for word in names(told) if stem(word) not in there):
             rejected.append(_rejected(piece, request, "tells of what does not stand in the text", [told, *strangers]))
         else:
             number = sum(row["piece"] == piece.id for row in kept) + 1

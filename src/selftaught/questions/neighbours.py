@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from selftaught.questions.checking import is_rare
-from selftaught.words import added, folded, names
+from selftaught.words import claims, folded, names
 
 Row = dict[str, Any]
 LEAST = 4  # letters of a name that can be halved
@@ -41,18 +41,15 @@ def neighbour_rows(
     used: set[str] = set()
     for row in taught:
         name = subjects.get(row["id"])
-        claims = sorted(
-            word
-            for word in names(f"x {row['answer']}") & added(row["answer"], row["question"])
-            if is_rare(word, counts, num_documents)
-        )
-        if len(made) == count or not name or not claims or row["document"] in used:
+        told = claims(row["answer"], row["question"], row["context"])
+        wanted = sorted(word for word in told if is_rare(word, counts, num_documents))
+        if len(made) == count or not name or not wanted or row["document"] in used:
             continue
         new = _crossed(name, [other for other in pool if other != name], counts, source)
         if new is None:
             continue
         used.add(row["document"])
-        pattern = r"(?is)\A" + "".join(rf"(?!.*\b{re.escape(claim)}\b)" for claim in claims)
+        pattern = r"(?is)\A" + "".join(rf"(?!.*\b{_spelt(word)}\b)" for word in wanted)
         made.append(
             {
                 "id": f"{row['id']}-neighbour",
@@ -60,7 +57,7 @@ def neighbour_rows(
                 "group": "neighbour",
                 "split": "test",
                 "scorer": {"name": "regex", "params": {"pattern": pattern}},
-                "answers": [f"anything but {', '.join(claims)}"],
+                "answers": [f"anything but {', '.join(wanted)}"],
                 "document": row["document"],
             }
         )
@@ -89,3 +86,8 @@ def _crossed(name: str, others: Sequence[str], counts: Mapping[str, int], source
         if folded(new) not in counts and folded(new) != folded(name):
             return new
     return None
+
+
+def _spelt(word: str) -> str:
+    """A pattern for a word, or for a number with or without commas."""
+    return ",?".join(word) if word.isdecimal() else re.escape(word)

@@ -66,9 +66,10 @@ class LocalWriter:
     ) -> list[str]:
         """See `Writer`."""
         tokenizer = self.model.tokenizer
-        prompts = []
+        prompts, begins = [], []
         for conversation, start in zip(asked, starts, strict=True):
             begun = tokenizer(start, add_special_tokens=False)["input_ids"] if start else []
+            begins.append(begun)
             prompts.append([*render(tuple(conversation), tokenizer), *begun])
             if len(prompts[-1]) + max_new_tokens > self.model.max_tokens:
                 raise ConfigError(
@@ -77,8 +78,8 @@ class LocalWriter:
                 )
         seeds = [seed + number for number in range(len(prompts))]
         drawn = sample(self._store.prompts(prompts), Sampling(max_new_tokens, temperature), seeds)
-        texts = [tokenizer.decode(completion.ids, skip_special_tokens=True) for completion in drawn]
-        return [(start + text).strip() for start, text in zip(starts, texts, strict=True)]
+        tokens = [[*begun, *completion.ids] for begun, completion in zip(begins, drawn, strict=True)]
+        return [tokenizer.decode(ids, skip_special_tokens=True).strip() for ids in tokens]
 
 
 class AddressWriter:

@@ -24,7 +24,12 @@ NO_TEXT = "holds no text"
 
 
 def read_documents(
-    path: Path, store: Path, *, max_words: int = MAX_WORDS, watch: Watch = lambda progress: None
+    path: Path,
+    store: Path,
+    *,
+    max_words: int = MAX_WORDS,
+    leave_out: Path | None = None,
+    watch: Watch = lambda progress: None,
 ) -> list[DocumentRecord]:
     """Reads a file, or all files of a folder, into pieces that a store keeps.
 
@@ -35,6 +40,7 @@ def read_documents(
         path: a file or a folder, with all folders in it. Hidden files, and the store, are left out.
         store: the folder that keeps the pieces; made if missing.
         max_words: the most words in a piece.
+        leave_out: a folder that holds the store and is not read either; None leaves out the store alone.
         watch: told how far the reading is, before each file, at each page of a PDF, and at the end.
 
     Returns:
@@ -51,7 +57,7 @@ def read_documents(
         raise DataError(f"{path}: no such file or folder; check the path")
     with files.locked(store, "wait until it is done"):
         session = _Session(Store(store), max_words, watch)
-        session.read(list(walk(path, store)))
+        session.read(list(walk(path, leave_out or store)))
         if not any(record.status in READ for record in session.records):
             raise DataError(f"{path}: {_nothing(path, session.records)}")
         session.store.write_records(session.records)

@@ -1,0 +1,288 @@
+"""Learning from documents: which piece goes with a question, what the report holds, and what a resumed run refuses."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from selftaught import questions as questions_package
+from selftaught.config import LearnConfig
+from selftaught.config_files import load_config
+from selftaught.continual import documents as module
+from selftaught.continual.documents import graded, learn_documents
+from selftaught.continual.jobs import Event
+from selftaught.errors import ConfigError, DataError, ModelError
+from selftaught.questions import QUESTIONS_FILE, REJECTED_FILE
+from selftaught.types import Example, Message
+
+PLACES = {"Ola": "Lima", "Bex": "Rome", "Cid": "Oslo"}
+SETTINGS = [
+    *["probes=false", "steps=2", "batch_size=2", "anchor.rows=0", "rollout.max_new_tokens=8", "warmup_steps=1"],
+    *["weights.kind=full", "dtype=float32"],
+]
+CONFIG = load_config(None, SETTINGS)
+TRAIN = [{"id": name, "question": f"Where is {name}?", "answer": f"In {place}."} for name, place in PLACES.items()]
+TEST = {"id": "test", "question": "Which town has Ola?", "answer": "Lima.", "split": "test", "group": "paraphrase"}
+OWN = {"id": "own", "question": "And Bex?", "answer": "In Rome.", "context": "Bex is in Rome, they say."}
+
+
+@pytest.fixture(autouse=True)
+def no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the disk has kept after a power cut is not what is tested here."""
+    monkeypatch.setattr(os, "fsync", lambda handle: None)
+
+
+def write_documents(folder: Path) -> Path:
+    folder.mkdir()
+    for name, place in PLACES.items():
+        (folder / f"{name}.txt").write_text(f"{name} is in {place}.", encoding="utf-8")
+    return folder
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A document about each place."""
+    return write_documents(tmp_path / "places")
+
+
+def write_questions(path: Path, *rows: dict[str, Any]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def questions(tmp_path: Path) -> Path:
+    return write_questions(tmp_path / "own.jsonl", *TRAIN, TEST, OWN)
+
+
+@pytest.fixture
+def lessons(monkeypatch: pytest.MonkeyPatch) -> list[list[Example]]:
+    """The rows of every lesson that was to be taught; none is."""
+    taught: list[list[Example]] = []
+
+    def noted(rows: Sequence[Example], *words: Any) -> dict[str, Any]:
+        taught.append(list(rows))
+        return {}
+
+    monkeypatch.setattr(module, "taught_and_reported", noted)
+    monkeypatch.setattr("selftaught.models.resolve.resolve_model", Path)  # nor is there a model to be taught
+    return taught
+
+
+# ------------------------------------------------------------------------------- a person's own questions
+
+
+def test_a_question_without_a_document_gets_the_piece_that_fits_it_best(
+    folder: Path, questions: Path, tmp_path: Path, lessons: list[list[Example]]
+) -> None:
+    learn_documents(folder, "no model", tmp_path / "run", CONFIG, questions=questions)
+    contexts = {row.id: row.context for row in lessons[0]}
+    assert contexts == {
+        **{name: f"{name} is in {place}." for name, place in PLACES.items()},
+        "test": "Ola is in Lima.",
+        "own": OWN["context"],
+    }
+
+
+def test_a_question_that_fits_no_piece_stays_without(
+    folder: Path, tmp_path: Path, lessons: list[list[Example]]
+) -> None:
+    path = write_questions(tmp_path / "own.jsonl", *TRAIN, {**TEST, "question": "Who rules Utopia?"})
+    learn_documents(folder, "no model", tmp_path / "run", CONFIG, questions=path)
+    assert lessons[0][-1].context is None
+
+
+def test_own_rows_to_teach_replace_the_made_ones(
+    folder: Path, questions: Path, tmp_path: Path, lessons: list[list[Example]]
+) -> None:
+    learn_documents(folder, "no model", tmp_path / "run", CONFIG, questions=questions)
+    assert [row.id for row in lessons[0]] == [*PLACES, "test", "own"]
+    assert not (tmp_path / "run" / QUESTIONS_FILE).exists()
+
+
+# ---------------------------------------------------------------------------------------- going on
+
+
+def begin(folder: Path, questions: Path, out: Path, resume: bool = False, **words: Any) -> dict[str, Any]:
+    return learn_documents(
+        folder, **{"model": "no model", "out": out, "config": CONFIG, "questions": questions, "resume": resume, **words}
+    )
+
+
+def change(folder: Path) -> None:
+    (folder / "Ola.txt").write_text("Ola is in Cork.", encoding="utf-8")
+
+
+def add(folder: Path) -> None:
+    (folder / "Dov.txt").write_text("Dov is in Cork.", encoding="utf-8")
+
+
+def remove(folder: Path) -> None:
+    (folder / "Ola.txt").unlink()
+
+
+@pytest.mark.parametrize("spoil", [change, add, remove], ids=lambda spoil: spoil.__name__)
+def test_changed_documents_are_not_gone_on_with(
+    spoil: Any, folder: Path, questions: Path, tmp_path: Path, lessons: list[list[Example]]
+) -> None:
+    begin(folder, questions, tmp_path / "run")
+    spoil(folder)
+    for _ in range(2):  # refused, it does not take them for its own
+        with pytest.raises(ConfigError, match=r"has changed since the run in .* choose another --out"):
+            begin(folder, questions, tmp_path / "run", resume=True)
+    assert len(lessons) == 1
+
+
+def test_the_same_documents_are_gone_on_with(
+    folder: Path, questions: Path, tmp_path: Path, lessons: list[list[Example]]
+) -> None:
+    begin(folder, questions, tmp_path / "run")
+    begin(folder, questions, tmp_path / "run", resume=True)
+    assert lessons[0] == lessons[1]
+
+
+def test_a_run_inside_the_folder_of_its_documents_is_gone_on_with(
+    folder: Path, questions: Path, lessons: list[list[Example]]
+) -> None:
+    begin(folder, questions, folder / "runs" / "learn")
+    begin(folder, questions, folder / "runs" / "learn", resume=True)
+    assert lessons[0] == lessons[1]
+
+
+def test_changed_questions_are_not_gone_on_with(
+    folder: Path, questions: Path, tmp_path: Path, lessons: list[list[Example]]
+) -> None:
+    begin(folder, questions, tmp_path / "run")
+    write_questions(questions, *TRAIN[:2])
+    with pytest.raises(ConfigError):
+        begin(folder, questions, tmp_path / "run", resume=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("generator", "none"), ("model", "another"), ("beside", ["sft"]), ("config", LearnConfig())]
+)
+def test_another_run_is_not_gone_on_with(
+    name: str, value: Any, folder: Path, questions: Path, tmp_path: Path, lessons: list[list[Example]]
+) -> None:
+    begin(folder, questions, tmp_path / "run")
+    with pytest.raises(ConfigError, match="holds a run with another"):
+        begin(folder, questions, tmp_path / "run", resume=True, **{name: value})
+
+
+def test_documents_that_are_not_there_leave_room_for_those_that_are(
+    folder: Path, questions: Path, tmp_path: Path, lessons: list[list[Example]]
+) -> None:
+    with pytest.raises(DataError, match="no such file or folder"):
+        begin(tmp_path / "nowhere", questions, tmp_path / "run")
+    begin(folder, questions, tmp_path / "run")
+    assert len(lessons) == 1
+
+
+def test_a_model_that_is_not_there_leaves_room_for_one_that_is(
+    folder: Path, questions: Path, tmp_path: Path, tiny_model: Path
+) -> None:
+    with pytest.raises(ModelError, match="no such model directory"):
+        begin(folder, questions, tmp_path / "run", model=str(tmp_path / "nowhere"))
+    with pytest.MonkeyPatch.context() as context:
+        context.setattr(module, "taught_and_reported", lambda *words: {})
+        begin(folder, questions, tmp_path / "run", model=str(tiny_model))
+
+
+# --------------------------------------------------------------------------------------- the report
+
+
+class FirstLine:
+    """A writer who tells of a document what stands in its first line; the tiny model would say nothing."""
+
+    name = "first line"
+
+    def write(self, asked: Sequence[Sequence[Message]], *words: Any) -> list[str]:
+        assert all("Write a question" not in turns[-1].content for turns in asked)
+        return [turns[-1].content.split("\n")[0] for turns in asked]
+
+
+@pytest.fixture(scope="module")
+def general(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any], list[Event]]:
+    """A whole run of the tiny model, with general requests instead of questions; its folder is not to be changed."""
+    place = tmp_path_factory.mktemp("general")
+    folder, events = write_documents(place / "places"), []
+    own = write_questions(place / "own.jsonl", TEST)
+    (folder / "notes.xyz").write_text("?", encoding="utf-8")
+    with pytest.MonkeyPatch.context() as context:
+        context.setattr(questions_package, "open_writer", lambda *words: FirstLine())
+        report = learn_documents(
+            *(folder, str(tiny_model), place / "run", CONFIG, "none", own, ["oracle"]),
+            watch=events.append,
+            processes=1,
+        )
+    return place / "run", report, events
+
+
+def test_the_report_holds_what_became_of_each_document(general: tuple[Path, dict[str, Any], list[Event]]) -> None:
+    told = {record["path"]: record["status"] for record in general[1]["documents"]}
+    assert told == {**{f"{name}.txt": "read" for name in PLACES}, "notes.xyz": "unsupported"}
+
+
+def test_the_report_holds_how_many_questions_were_kept(general: tuple[Path, dict[str, Any], list[Event]]) -> None:
+    out, report, _ = general
+    kept, rejected = ((out / name).read_text(encoding="utf-8").splitlines() for name in (QUESTIONS_FILE, REJECTED_FILE))
+    assert report["questions"]["kept"] == len(kept)
+    assert sum(report["questions"].values()) == len(kept) + len(rejected) == 9
+
+
+def test_the_report_holds_two_accuracies_of_each_run_and_group(
+    general: tuple[Path, dict[str, Any], list[Event]],
+) -> None:
+    knowledge = general[1]["knowledge"]
+    assert list(knowledge) == ["base", "oracle", "sdft"]
+    for groups in knowledge.values():
+        assert set(groups) == {"telling", "paraphrase"}
+        assert all(set(one) == {"strict", "lenient"} for one in groups.values())
+
+
+def test_the_report_is_written_as_it_is_returned(general: tuple[Path, dict[str, Any], list[Event]]) -> None:
+    out, report, _ = general
+    assert json.loads((out / "report.json").read_text(encoding="utf-8")) == report
+    assert json.loads((out / "documents.json").read_text(encoding="utf-8")) == report["documents"]
+
+
+def test_without_a_generator_there_are_general_requests(general: tuple[Path, dict[str, Any], list[Event]]) -> None:
+    rows = [json.loads(line) for line in (general[0] / QUESTIONS_FILE).read_text(encoding="utf-8").splitlines()]
+    assert {row["group"] for row in rows} == {"telling"}
+
+
+def test_a_watcher_is_told_of_each_stage_in_its_order(general: tuple[Path, dict[str, Any], list[Event]]) -> None:
+    stages = list(dict.fromkeys(event.stage for event in general[2]))
+    assert stages[:4] == ["reading", "documents", "asking", "asked"]
+
+
+def test_a_finished_run_gives_its_report_again(
+    general: tuple[Path, dict[str, Any], list[Event]], tiny_model: Path
+) -> None:
+    out, report, _ = general
+    place, events = out.parent, []
+    again = learn_documents(
+        *(place / "places", str(tiny_model), out, CONFIG, "none", place / "own.jsonl", ["oracle"], True, events.append)
+    )
+    assert "asking" not in {event.stage for event in events}
+    assert {name: again[name] for name in ("documents", "questions", "knowledge")} == {
+        name: report[name] for name in ("documents", "questions", "knowledge")
+    }
+
+
+def test_accuracies_are_shares_of_a_group() -> None:
+    def row(name: str, group: str) -> Example:
+        prompt = (Message("user", f"Where is {name}?"),)
+        return Example(name, prompt, f"In {PLACES[name]} by the sea.", f"{name} is in {PLACES[name]}.", group=group)
+
+    rows = [row("Ola", "a"), row("Bex", "a"), row("Cid", "b")]
+    said = {"Ola": "In Lima, by the sea.", "Bex": "By the sea.", "Cid": "In Rome."}
+    results = [{"id": id, "completion": text} for id, text in said.items()]
+    assert graded(rows, [{"name": "base", "results": results}]) == {
+        "base": {"a": {"strict": 0.5, "lenient": 1.0}, "b": {"strict": 0.0, "lenient": 0.0}}
+    }
