@@ -28,7 +28,16 @@ def test_a_packaged_recipe_loads_by_its_name_and_by_its_path(name: str) -> None:
     assert load_config(Path(name), ["seed=7"]).seed == 7
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name.startswith("paper/")])
+def test_the_papers_settings_for_knowledge() -> None:
+    config, skills = load_config(Path("paper/knowledge")), load_config(Path("paper/science"))
+    assert (config.epochs, config.rollout.max_new_tokens) == (4, 1024)
+    rollout = config.rollout.model_copy(update={"max_new_tokens": 2048})
+    prompts = config.prompts.model_copy(update={"skill": skills.prompts.skill, "knowledge": skills.prompts.knowledge})
+    assert config.model_copy(update={"epochs": 2, "rollout": rollout, "prompts": prompts}) == skills
+    assert all(part in config.prompts.knowledge for part in ("{context}", "{question}", "{demonstration}"))
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name.startswith("paper/") and "knowledge" not in name])
 def test_the_papers_settings(name: str) -> None:
     config = load_config(Path(name)).resolve(num_rows=4046, longest_demonstration=100)
     assert config.method == ("sft" if name.endswith("-sft") else "sdft")

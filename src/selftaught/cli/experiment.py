@@ -7,7 +7,17 @@ from typing import Annotated, Literal
 
 import typer
 
-from selftaught.cli.options import AnyModel, AsJson, Model, Overrides, Processes, Resume, located, print_json
+from selftaught.cli.options import (
+    AnyModel,
+    AsJson,
+    Model,
+    Overrides,
+    Processes,
+    Recipe,
+    Resume,
+    located,
+    print_json,
+)
 
 experiment = typer.Typer(no_args_is_help=True, help="Experiments on the built-in skills.")
 
@@ -51,6 +61,40 @@ def sequential(
         mark = "[green]✓[/]" if row["met"] else "[red]✗[/]"
         console.print(f"{mark} {row['name']}: {row['value']} (target {row['target']})")
     console.print(f"Report: {out / 'report.html'} (and report.json)", markup=False, soft_wrap=True)
+
+
+@experiment.command()
+def knowledge(
+    model: Model = "smollm2-135m",
+    out: Annotated[Path, typer.Option(help="Folder for the corpus, in corpus/, and the run, in run/.")] = Path(
+        "runs/knowledge"
+    ),
+    generator: Annotated[str, typer.Option(help="Who asks: self, none, a model, or http://…/v1#MODEL.")] = "self",
+    recipe: Recipe = None,
+    overrides: Overrides = None,
+    resume: Resume = False,
+    processes: Processes = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Teach the built-in corpus as files only, beside the baselines: the table of the paper's knowledge injection."""
+    from selftaught.cli import learning
+    from selftaught.config_files import load_config
+    from selftaught.data.corpora.written import write_disasters
+
+    config = load_config(recipe, overrides or ())
+    write_disasters(out / "corpus", out / "questions.jsonl")
+    learning.learn_documents(
+        out / "corpus",
+        located(model),
+        out / "run",
+        config,
+        generator,
+        str(out / "questions.jsonl"),
+        [name for name in ("oracle", "cpt", "sft", "sdft") if name != config.method],
+        resume,
+        processes,
+        as_json,
+    )
 
 
 def ablate(

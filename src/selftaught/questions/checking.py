@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import groupby
 
 from selftaught.data.documents import Piece
 from selftaught.questions.writing import Needs
@@ -38,11 +39,13 @@ RARE = 0.1  # share of the documents: what stands in more of them names none
 
 
 def spread(pieces: Iterable[Piece]) -> tuple[Mapping[str, int], int]:
-    """In how many documents each word stands, and how many there are."""
-    found: dict[str, set[str]] = {}
-    for piece in pieces:
-        found.setdefault(piece.document, set()).update(content_words(f"{piece.title}\n{piece.text}"))
-    return Counter(word for held in found.values() for word in held), len(found)
+    """In how many documents each word stands, and how many there are; the pieces of each document come together."""
+    counts: Counter[str] = Counter()
+    num_documents = 0
+    for _, own in groupby(pieces, key=lambda piece: piece.document):
+        counts.update(set().union(*(content_words(f"{piece.title}\n{piece.text}") for piece in own)))
+        num_documents += 1
+    return counts, num_documents
 
 
 def is_rare(word: str, counts: Mapping[str, int], num_documents: int) -> bool:
