@@ -186,7 +186,7 @@ def num_processes(wanted: int, batch_size: int, weight_bytes: int = 0) -> int:
 
 
 @contextmanager
-def process_group(size: int, work: Callable[..., None], *arguments: Any) -> Iterator[ProcessGroup]:
+def process_group(size: int, work: Callable[..., Any], *arguments: Any) -> Iterator[ProcessGroup]:
     """Starts `size` − 1 more processes, which call `work(*arguments, group)`; this one does the same itself.
 
     Args:

@@ -49,7 +49,7 @@ def add(
     with Progress({"head": f"HEAD ({opened.ledger.head().name})"}) as progress:
         if documents is not None:
             config = opened.config.learn_config({}, ())
-            made = documents_skill(opened, name, documents, config, generator or "self", questions, progress)
+            made = documents_skill(opened, name, documents, config, generator or "self", questions, progress, processes)
         else:
             made = load_skill(name, data)
         examples, source, card = made

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -18,11 +18,13 @@ from selftaught.continual.jobs import Event, Watch
 from selftaught.continual.learn import run_folder, taught_and_reported
 from selftaught.continual.workspace import Workspace
 from selftaught.data import data_hash, load_examples
-from selftaught.data.documents import DocumentRecord, Progress, pieces_of, read_documents
+from selftaught.data.documents import DocumentRecord, Piece, Progress, pieces_of, read_documents
 from selftaught.errors import ConfigError
 from selftaught.evaluation.knowledge import grade
 from selftaught.evaluation.scorers import check_scorers
 from selftaught.files import read_json, write_json
+from selftaught.processes import ProcessGroup, num_processes, process_group
+from selftaught.questions.making import PIECES_AT_ONCE, Making, collect_questions, make_parts
 from selftaught.types import Example
 
 STORE, DOCUMENTS_FILE = "documents", "documents.json"
@@ -85,7 +87,9 @@ def learn_documents(
         made: list[Example] = []
         counts: dict[str, int] = {}
         if not any(row.split == "train" for row in own):
-            made, counts = _made(records, model, out, config, generator, watch, out / STORE)
+            path = str(resolve_model(model))
+            asking = _Asking(out / STORE, tuple(records), path, generator, config, out)
+            made, counts = _made(asking, watch, processes)
         rows = [*made, *_with_pieces(own, records, out / STORE)]
         check_scorers(rows)
 
@@ -151,6 +155,7 @@ def documents_skill(
     generator: str = "self",
     questions: str | Path | None = None,
     watch: Watch = lambda event: None,
+    processes: int = 0,
 ) -> tuple[list[Example], str, dict[str, Any]]:
     """The rows of a skill made of documents, as `registry.load_skill` gives those of a data set.
 
@@ -165,6 +170,7 @@ def documents_skill(
         generator: see `learn_documents`.
         questions: see `learn_documents`.
         watch: told what happens.
+        processes: how many write the questions; 0 is one a core.
 
     Returns:
         The rows, where they come from, and the start of a card.
@@ -189,43 +195,62 @@ def documents_skill(
     out = folder / f"{name}-{hashlib.sha256(content.encode()).hexdigest()[:16]}"  # the same again after a kill
     if not any(row.split == "train" for row in own):
         model = str(workspace.model_folder(workspace.ledger.head()))
-        made, counts = _made(chosen, model, out, config, generator, watch, folder / STORE)
+        asking = _Asking(folder / STORE, tuple(chosen), model, generator, config, out)
+        made, counts = _made(asking, watch, processes, "head")
     rows = [*made, *_with_pieces(own, records, folder / STORE)]
     told = [{"path": one.path, "digest": one.digest, "status": one.status, "note": one.note} for one in chosen]
     card = {"title": f"questions about {place.name}", "documents": told, "generator": generator, "questions": counts}
     return rows, str(place), card
 
 
-def _made(
-    records: Sequence[DocumentRecord],
-    model: str,
-    out: Path,
-    config: LearnConfig,
-    generator: str,
-    watch: Watch,
-    store: Path,
-) -> tuple[list[Example], dict[str, int]]:
+@dataclass(frozen=True)
+class _Asking:
+    """Who asks about which documents, and where that is kept."""
+
+    store: Path
+    records: tuple[DocumentRecord, ...]
+    model: str
+    generator: str
+    config: LearnConfig
+    out: Path
+
+    def pieces(self) -> Iterator[Piece]:
+        """Of the documents, in their order."""
+        return pieces_of(self.store, self.records)
+
+
+def _made(asking: _Asking, watch: Watch, processes: int, job: str = "base") -> tuple[list[Example], dict[str, int]]:
     """Questions made of the documents; those of an earlier call, where it got so far."""
-    from selftaught.models.load import load_model
-    from selftaught.models.resolve import resolve_model
-    from selftaught.questions import QUESTIONS_FILE, make_questions, open_writer
-    from selftaught.questions.making import Making
+    from selftaught.models.resolve import weight_bytes
+    from selftaught.questions import QUESTIONS_FILE
 
-    path, counts = out / QUESTIONS_FILE, out / "questions.json"
+    path, counts = asking.out / QUESTIONS_FILE, asking.out / "questions.json"
     if not counts.is_file():
-        learner = load_model(str(resolve_model(model)), dtype=config.dtype)
-        asked = open_writer("self", learner)
-        writer = asked if generator in ("self", "none") else open_writer(generator, learner)
-
-        def show(making: Making) -> None:
-            watch(Event("base", "asking", asdict(making)))
-
-        found = make_questions(
-            lambda: pieces_of(store, records), writer, asked, config.questions, out, config.seed, show
-        )
+        pieces = sum(record.num_pieces for record in asking.records)
+        local = asking.generator in ("self", "none")  # another model may not fit several times
+        size = num_processes(processes, -(-pieces // PIECES_AT_ONCE), weight_bytes(asking.model)) if local else 1
+        with process_group(size, _ask, asking) as group:
+            writer = _ask(asking, group, lambda making: watch(Event(job, "asking", asdict(making))))
+            group.wait()
+            found = collect_questions(asking.pieces, writer, asking.config.questions, asking.out, asking.config.seed)
         write_json(counts, found)
-    watch(Event("base", "asked", dict(read_json(counts))))
+    watch(Event(job, "asked", dict(read_json(counts))))
     return load_examples(path), dict(read_json(counts))
+
+
+def _ask(asking: _Asking, group: ProcessGroup, watch: Callable[[Making], None] = lambda making: None) -> str:
+    """One process's share of the questions; the writer's name."""
+    from selftaught.models.load import load_model
+    from selftaught.questions import open_writer
+
+    config = asking.config
+    learner = load_model(asking.model, dtype=config.dtype)
+    knower = open_writer("self", learner)
+    writer = knower if asking.generator in ("self", "none") else open_writer(asking.generator, learner)
+    make_parts(asking.pieces, writer, knower, config.questions, asking.out, config.seed, group, watch)
+    if not group.first:
+        group.wait()
+    return writer.name
 
 
 def _with_pieces(own: Sequence[Example], records: Sequence[DocumentRecord], store: Path) -> list[Example]:

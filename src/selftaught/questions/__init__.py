@@ -1,7 +1,5 @@
 """Questions about documents: written by a model, checked, and kept in a file that a person can read and edit.
 
-    for event in make_questions(pieces, writer, learner, config, folder): ...
-
 Every question that is kept can be answered with its piece in context, is answered alike when it is asked again, says
 what it is about, has an answer that stands in the piece, and is not answered so without it. The others are kept in a
 second file, each with its reason.

@@ -15,6 +15,7 @@ from selftaught.config import QuestionConfig
 from selftaught.data.documents import Piece
 from selftaught.errors import DataError
 from selftaught.files import discard, read_json, write_json, write_text
+from selftaught.processes import ALONE, ProcessGroup
 from selftaught.questions.checking import (
     AGAIN,
     ENOUGH,
@@ -32,6 +33,7 @@ from selftaught.words import added, claims, names, stem, stems, words
 
 QUESTIONS_FILE, REJECTED_FILE, PARTS = "questions.jsonl", "rejected.jsonl", "questions.parts"
 PIECES_AT_ONCE = 8
+REJECTED_FIELDS = ("question", "answer", "document", "piece")
 
 Row = dict[str, Any]
 
@@ -74,43 +76,66 @@ def make_questions(
     Raises:
         DataError: no question was kept.
     """
+    make_parts(pieces, writer, learner, config, folder, seed, watch=watch)
+    return collect_questions(pieces, writer.name, config, folder, seed)
+
+
+def make_parts(
+    pieces: Callable[[], Iterable[Piece]],
+    writer: Writer,
+    learner: Writer,
+    config: QuestionConfig,
+    folder: Path,
+    seed: int = 0,
+    processes: ProcessGroup = ALONE,
+    watch: Callable[[Making], None] = lambda making: None,
+) -> None:
+    """Writes this process's share of the batches, each to a file; see `make_questions`, which does both parts alone."""
     counts, num_documents = spread(pieces())
     total = sum(1 for _ in pieces())
     parts = folder / PARTS
     parts.mkdir(parents=True, exist_ok=True)
-    kept: list[Row] = []
-    rejected: list[Row] = []
-    seen: set[str] = set()
-    done = 0
-    for batch in _batches(pieces()):
-        path = parts / f"{_digest(batch, writer.name, config, seed)}.json"
-        if not path.is_file():
+    done = num_kept = num_rejected = 0
+    for number, batch in enumerate(_batches(pieces())):
+        path = parts / _part(batch, writer.name, config, seed)
+        if not path.is_file() and number % processes.size == processes.rank:
             wanted = [subject_words(piece, counts, num_documents) for piece in batch]
             made = (_told if config.kind == "general" else _asked)(batch, wanted, writer, learner, config, seed)
             write_json(path, {"kept": made[0], "rejected": made[1]})
-        found = read_json(path)
+        done += len(batch)
+        if path.is_file():  # or it is another's, still at work
+            found = read_json(path)
+            num_kept, num_rejected = num_kept + len(found["kept"]), num_rejected + len(found["rejected"])
+            watch(Making(done, total, num_kept, num_rejected))
+
+
+def collect_questions(
+    pieces: Callable[[], Iterable[Piece]], writer: str, config: QuestionConfig, folder: Path, seed: int = 0
+) -> Mapping[str, int]:
+    """Puts the batches' files together; see `make_questions`, whose arguments and result these are."""
+    kept: list[Row] = []
+    rejected: list[Row] = []
+    seen: set[str] = set()
+    for batch in _batches(pieces()):
+        found = read_json(folder / PARTS / _part(batch, writer, config, seed))
         rejected += found["rejected"]
         for row in found["kept"]:
             key = " ".join(words(row["question"]))
             if key in seen:  # of another piece
-                rejected.append(
-                    {name: row[name] for name in ("question", "answer", "document", "piece")} | {"reason": AGAIN}
-                )
+                rejected.append({name: row[name] for name in REJECTED_FIELDS} | {"reason": AGAIN})
             else:
                 seen.add(key)
                 kept.append(row)
-        done += len(batch)
-        watch(Making(done, total, len(kept), len(rejected)))
     if not kept:
         reasons = ", ".join(f"{count} {reason}" for reason, count in _reasons(rejected).most_common(3))
         raise DataError(
             f"{folder}: no question was good enough ({reasons}); try --generator none, "
             "a bigger --generator, or --questions"
         )
-    kept += neighbour_rows(kept, counts, num_documents, config.neighbours, seed)
+    kept += neighbour_rows(kept, *spread(pieces()), config.neighbours, seed)
     write_text(folder / REJECTED_FILE, _lines(rejected))
     write_text(folder / QUESTIONS_FILE, _lines(kept))
-    discard(parts)
+    discard(folder / PARTS)
     return {"kept": len(kept), **_reasons(rejected)}
 
 
@@ -124,9 +149,10 @@ def _batches(pieces: Iterable[Piece]) -> Iterator[list[Piece]]:
         yield batch
 
 
-def _digest(batch: Sequence[Piece], writer: str, config: QuestionConfig, seed: int) -> str:
+def _part(batch: Sequence[Piece], writer: str, config: QuestionConfig, seed: int) -> str:
+    """The name of a batch's file."""
     told = [[piece.id for piece in batch], writer, config.model_dump(mode="json"), seed]
-    return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]
+    return f"{hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]}.json"
 
 
 def _lines(rows: Sequence[Row]) -> str:
