@@ -215,10 +215,10 @@ def test_each_method_and_each_kind_of_weights_has_its_own_learning_rate() -> Non
         return load_config(None, [f"method={method}", f"weights.kind={kind}"]).resolve(2, 5).learning_rate
 
     assert [rate("sdft", "lora"), rate("sft", "lora"), rate("sdft", "full"), rate("dft", "full")] == [
-        *(2e-3, 4e-4),
+        *(2.5e-3, 4e-4),
         *(1.2e-4, 5e-5),
     ]
-    assert LearnConfig().resolve(2, 5).learning_rate == 2e-3, "adapters are the default"
+    assert LearnConfig().resolve(2, 5).learning_rate == 2.5e-3, "adapters are the default"
     assert LearnConfig(method="sft", learning_rate=1e-3).resolve(2, 5).peak_learning_rate == 1e-3
 
 
