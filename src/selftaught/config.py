@@ -287,8 +287,8 @@ class LearnConfig(Config):
     epochs: float | None = Field(
         None,
         gt=0,
-        description="Passes over the rows; left out, 12 over 40 rows or fewer, of more rows fewer (480 / rows), but 4, "
-        "and as many more as 30 steps need.",
+        description="Passes over the rows; left out, 12 where rows have documents or are 40 or fewer, of more rows "
+        "fewer (480 / rows), but 4, and as many more as 30 steps need.",
     )
     steps: int | None = Field(None, ge=1, description="Number of optimiser steps; given, it replaces epochs.")
     batch_size: int = Field(16, ge=1, description="Completions an optimiser step; of fewer rows, one of each.")
@@ -374,12 +374,13 @@ class LearnConfig(Config):
         """Longest rollout in tokens, once resolved."""
         return min(self.completion_limit, self.rollout.prefix_tokens or self.completion_limit)
 
-    def resolve(self, num_rows: int, longest_demonstration: int) -> LearnConfig:
+    def resolve(self, num_rows: int, longest_demonstration: int, knowledge: bool = False) -> LearnConfig:
         """The same with everything filled in that depends on the data.
 
         Args:
             num_rows: rows that are taught.
             longest_demonstration: in tokens.
+            knowledge: whether they are about documents: each fact is to be learned by heart, however many there are.
 
         Raises:
             ConfigError: the batch cannot be made of whole prompts.
@@ -393,7 +394,8 @@ class LearnConfig(Config):
         if self.method in ("replay", "reinvoke") and not self.anchor.rows:
             raise ConfigError(f"anchor.rows: {self.method} needs general prompts; set it above 0")
         batch_size = min(self.batch_size, num_rows * per_prompt)
-        epochs = self.epochs or max(MIN_EPOCHS, min(EPOCHS, EPOCHS * FEW_ROWS / num_rows))
+        least = EPOCHS if knowledge else MIN_EPOCHS
+        epochs = self.epochs or max(least, min(EPOCHS, EPOCHS * FEW_ROWS / num_rows))
         steps = self.steps or math.ceil(round(epochs * num_rows * per_prompt / batch_size, 6))
         if self.steps is None and self.epochs is None:
             steps = max(steps, MIN_STEPS)

@@ -210,6 +210,12 @@ def test_few_rows_are_batches_of_their_own_number_and_are_taught_long_enough() -
     assert LearnConfig(steps=7).resolve(2, 5).total_steps == 7
 
 
+def test_facts_of_documents_are_learned_by_heart_however_many_there_are() -> None:
+    steps = [LearnConfig().resolve(480, 5, knowledge).total_steps for knowledge in (True, False)]
+    assert steps == [12 * 480 // 16, 4 * 480 // 16]
+    assert LearnConfig(epochs=1).resolve(480, 5, True).total_steps == 30, "what is asked for is done"
+
+
 def test_each_method_and_each_kind_of_weights_has_its_own_learning_rate() -> None:
     def rate(method: str, kind: str) -> float | None:
         return load_config(None, [f"method={method}", f"weights.kind={kind}"]).resolve(2, 5).learning_rate

@@ -105,8 +105,8 @@ def learn_documents(
 def _other(config: LearnConfig, method: Method) -> LearnConfig:
     """Another method's defaults, for the same rows; every weight is trained where nothing is distilled."""
     weights = LoraWeights() if method in DISTILLING else FullWeights()
-    kept = {name: getattr(config, name) for name in ("seed", "prompts", "questions", "rollout", "dtype", "probes")}
-    return LearnConfig(method=method, weights=weights, **kept)
+    kept = ("seed", "epochs", "steps", "prompts", "questions", "rollout", "dtype", "probes")
+    return LearnConfig(method=method, weights=weights, **{name: getattr(config, name) for name in kept})
 
 
 def graded(rows: Sequence[Example], done: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, dict[str, float]]]:

@@ -28,7 +28,8 @@ def prepare(
     wanted = config.method == "cpt" or (config.sft_documents and not config.shows_teacher)
     documents = _documents(taught, model) if wanted else []
     told = [] if config.method == "cpt" else list(zip(taught, demonstrations, strict=True))
-    config = config.resolve(len(told) + len(documents), max(map(len, demonstrations)))
+    knowledge = any(example.context for example in taught)
+    config = config.resolve(len(told) + len(documents), max(map(len, demonstrations)), knowledge)
     return config, [*(_row(example, target, model, config) for example, target in told), *documents]
 
 
