@@ -234,7 +234,7 @@ class GuardConfig(Config):
 class QuestionConfig(Config):
     """How questions are made of documents (`learn --documents`)."""
 
-    kind: Literal["questions", "general"] = Field(
+    form: Literal["questions", "general"] = Field(
         "questions",
         description="questions = a model writes them; general = none are written: each piece is told of in answer to "
         "general requests.",

@@ -124,7 +124,7 @@ def learn(
         raise ConfigError("--method: is set by -s too; give it once")
     changes = [*([f"method={method}"] if method else []), *(overrides or [])]
     if documents is not None:
-        learning.check_alone(data, override or [], reason)
+        learning.check_alone(data, override or [], reason, workspace, model)
         config = load_config(recipe, changes)
         out = out or Path("runs/learn")
         model = located(model or "smollm2-135m")

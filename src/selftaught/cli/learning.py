@@ -8,21 +8,28 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast, get_args
 
-from selftaught.cli.options import print_json
+from selftaught.cli.options import HERE, located, print_json
 from selftaught.errors import ConfigError
 
 READ = ("read", "partly")
 MOST_LISTED = 10  # files
 
 
-def check_alone(data: str | None, override: Sequence[str], reason: str) -> None:
+def check_alone(data: str | None, override: Sequence[str], reason: str, workspace: Path, model: str | None) -> None:
     """Documents are learned outside of a workspace, and without another data set.
 
     Raises:
         ConfigError: something else was asked for as well.
     """
+    from selftaught.continual.workspace import Workspace
+
     if data is not None:
         raise ConfigError(f"{data!r} and --documents: give one of the two; questions of your own go to --questions")
+    if workspace != HERE or (model is None and Workspace.find(HERE) is not None):
+        raise ConfigError(
+            "--documents: in a workspace, make a skill of them: selftaught skills add NAME --documents FOLDER; "
+            "or name the --model to teach outside of it"
+        )
     if override or reason:
         raise ConfigError("--override and --reason: are of a lesson in a workspace; with --documents there is no gate")
 
@@ -64,7 +71,9 @@ def learn_documents(
     others = cast(Sequence[Method], tuple(dict.fromkeys(beside)))
     labels = {name: METHOD_LABELS[name] for name in (*others, config.method)}
     with Progress({"base": "base", **labels}, quiet=as_json) as progress:
-        report = run(documents, model, out, config, generator or "self", questions, others, resume, progress, processes)
+        report = run(
+            documents, model, out, config, located(generator or "self"), questions, others, resume, progress, processes
+        )
     if not as_json:
         _show_documents(report, out)
     question = next((item["question"] for item in report["answers"]), "Hello!")
@@ -80,18 +89,23 @@ def _show_documents(report: dict[str, Any], out: Path) -> None:
     console = Console(highlight=False)
     records = report["documents"]
     counts = Counter(record["status"] for record in records)
-    words, pieces = (sum(record[what] for record in records) for what in ("num_words", "num_pieces"))
+    num_words, num_pieces = (sum(record[what] for record in records) for what in ("num_words", "num_pieces"))
     listed = ", ".join(f"{count} {status}" for status, count in counts.most_common())
-    console.print(f"Documents: {listed}; {words} words in {pieces} pieces.", markup=False)
+    console.print(f"Documents: {listed}; {num_words} words in {num_pieces} pieces.", markup=False)
     noted = [record for record in records if record["status"] not in READ or record["note"]]
     for record in noted[:MOST_LISTED]:
-        console.print(f"  {record['path']}: {record['status']}; {record['note']}", markup=False, soft_wrap=True)
+        words = "; ".join(filter(None, (record["status"], record["note"])))
+        console.print(f"  {record['path']}: {words}", markup=False, soft_wrap=True)
     if len(noted) > MOST_LISTED:
         console.print(f"  and {len(noted) - MOST_LISTED} more: {out / 'documents.json'}", markup=False, soft_wrap=True)
     reasons = dict(report["questions"])
     if reasons:
-        kept = reasons.pop("kept")
-        console.print(f"Questions: {kept} kept in {out / 'questions.jsonl'}.", markup=False, soft_wrap=True)
+        kept, neighbours = reasons.pop("kept"), reasons.pop("neighbours")
+        console.print(
+            f"Questions: {kept} kept, {neighbours} about neighbours made of them, in {out / 'questions.jsonl'}.",
+            markup=False,
+            soft_wrap=True,
+        )
         told = "; ".join(f"{count} {reason}" for reason, count in sorted(reasons.items(), key=lambda pair: -pair[1]))
         if told:
             console.print(f"  Rejected (rejected.jsonl): {told}.", markup=False, soft_wrap=True)

@@ -52,7 +52,6 @@ class Progress:
 
     def __call__(self, event: Event) -> None:
         changed = self._stage.get(event.job) != event.stage
-        self._stage[event.job] = event.stage
         if event.stage == "training" and event.values:
             self._values[event.job] = event.values
             self._keep_sample(event.job, event.values)
@@ -60,6 +59,7 @@ class Progress:
             self._values[event.job] = dict(event.values)
         elif event.stage in ("measuring", "evaluating", "reading", "asking", "asked"):
             self._values[event.job] = {**self._values.get(event.job, {}), **event.values}
+        self._stage[event.job] = event.stage  # last: the terminal may be drawn at any moment
         if self._live is None and not self._quiet:
             self._print_line(event, changed)
 

@@ -300,7 +300,8 @@ def _job(
     taught = [row for row in rows if row.split == "train"]
     told = [] if settings.method == "cpt" else taught
     documents = {row.context for row in taught if row.context} if _needs_documents(settings) else set()
-    steps = settings.resolve(max(1, len(told) + len(documents)), 1).total_steps
+    knowledge = any(row.context for row in taught)
+    steps = settings.resolve(max(1, len(told) + len(documents)), 1, knowledge).total_steps
     settings = settings.model_copy(update={"seed": seed, "evaluate_every": math.ceil(steps / config.points)})
     along = suites if config.probes_along else suites[:1]
     label = f"{name}, {task}, seed {seed}"

@@ -22,10 +22,20 @@ from selftaught.data.documents import DocumentRecord, Piece, Progress, pieces_of
 from selftaught.errors import ConfigError
 from selftaught.evaluation.knowledge import grade
 from selftaught.evaluation.scorers import check_scorers
-from selftaught.files import read_json, write_json
+from selftaught.files import discard, read_json, write_json
 from selftaught.processes import ProcessGroup, num_processes, process_group
-from selftaught.questions.making import PIECES_AT_ONCE, Making, collect_questions, make_parts
+from selftaught.questions.making import (
+    PARTS,
+    PIECES_AT_ONCE,
+    QUESTIONS_FILE,
+    REJECTED_FILE,
+    Making,
+    collect_questions,
+    make_parts,
+)
+from selftaught.questions.writers import check_generator, open_writer
 from selftaught.types import Example
+from selftaught.words import words
 
 STORE, DOCUMENTS_FILE = "documents", "documents.json"
 
@@ -69,10 +79,13 @@ def learn_documents(
     """
     from selftaught.models.resolve import resolve_model
 
-    config, out = config or LearnConfig(), Path(out)
-    if generator == "none":
-        config = config.model_copy(update={"questions": config.questions.model_copy(update={"kind": "general"})})
+    config, model, out = _asking_config(config or LearnConfig(), generator), str(model), Path(out)
     own = load_examples(questions) if questions is not None else []
+    check_scorers(own)
+    check_generator(generator)
+    others = [_other(config, method) for method in beside]
+    for one in others:
+        one.resolve(1, 1)
     request = {
         "documents": str(Path(documents).absolute()),
         "model": model,
@@ -90,16 +103,27 @@ def learn_documents(
             path = str(resolve_model(model))
             asking = _Asking(out / STORE, tuple(records), path, generator, config, out)
             made, counts = _made(asking, watch, processes)
-        rows = [*made, *_with_pieces(own, records, out / STORE)]
-        check_scorers(rows)
+        rows = _together(made, _with_pieces(own, records, out / STORE))
 
         def more(done: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             told = [asdict(record) for record in records]
             return {"documents": told, "questions": counts, "knowledge": graded(rows, done)}
 
-        others = [_other(config, method) for method in beside]
         name = Path(documents).name
         return taught_and_reported(rows, name, model, out, config, watch, processes, others, more)
+
+
+def _asking_config(config: LearnConfig, generator: str) -> LearnConfig:
+    """With general requests where nobody writes questions."""
+    if generator != "none":
+        return config
+    return config.model_copy(update={"questions": config.questions.model_copy(update={"form": "general"})})
+
+
+def _together(made: Sequence[Example], own: Sequence[Example]) -> list[Example]:
+    """Made rows and the user's; what the user asks is not taught, nor asked twice."""
+    asked = {" ".join(words(row.question)) for row in own}
+    return [*(row for row in made if " ".join(words(row.question)) not in asked), *own]
 
 
 def _other(config: LearnConfig, method: Method) -> LearnConfig:
@@ -179,27 +203,31 @@ def documents_skill(
         ConfigError: nothing has changed since a skill was made of it.
         SelftaughtError: with one line that says what is wrong and how to mend it.
     """
-    place = Path(documents).absolute()
-    folder = workspace.root / STORE / hashlib.sha256(str(place).encode()).hexdigest()[:16]
+    config, place = _asking_config(config, generator), Path(documents).absolute()
+    own = load_examples(questions) if questions is not None else []
+    check_scorers(own)
+    check_generator(generator)
+    folder = workspace.runs.parent / STORE / hashlib.sha256(str(place).encode()).hexdigest()[:16]
     records = read_documents(place, folder / STORE, watch=_shown(watch, "head"))
     earlier = [skill for skill in workspace.ledger.skills() if skill.source == str(place) and "documents" in skill.card]
     taught = {told["digest"] for skill in earlier for told in skill.card["documents"]}
     chosen = [record for record in records if record.digest not in taught]
-    if not any(record.num_pieces for record in chosen):
+    teaches = any(row.split == "train" for row in own)
+    if not teaches and not any(record.num_pieces for record in chosen):
         names = " and ".join(skill.name for skill in earlier)
         raise ConfigError(f"{documents}: nothing has changed since {names} was made of it; add or change a document")
-    own = load_examples(questions) if questions is not None else []
     made: list[Example] = []
     counts: dict[str, int] = {}
-    content = "".join(sorted(record.digest for record in chosen)) + generator
-    out = folder / f"{name}-{hashlib.sha256(content.encode()).hexdigest()[:16]}"  # the same again after a kill
-    if not any(row.split == "train" for row in own):
-        model = str(workspace.model_folder(workspace.ledger.head()))
+    model = str(workspace.model_folder(workspace.ledger.head()))
+    key = [sorted(record.digest for record in chosen), generator, model, config.seed, config.questions.model_dump()]
+    out = folder / hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]  # the same again after a kill
+    if not teaches:
         asking = _Asking(folder / STORE, tuple(chosen), model, generator, config, out)
         made, counts = _made(asking, watch, processes, "head")
-    rows = [*made, *_with_pieces(own, records, folder / STORE)]
+    rows = _together(made, _with_pieces(own, records, folder / STORE))
     told = [{"path": one.path, "digest": one.digest, "status": one.status, "note": one.note} for one in chosen]
     card = {"title": f"questions about {place.name}", "documents": told, "generator": generator, "questions": counts}
+    card |= {"rejected": str(out / REJECTED_FILE)} if made else {}
     return rows, str(place), card
 
 
@@ -222,7 +250,6 @@ class _Asking:
 def _made(asking: _Asking, watch: Watch, processes: int, job: str = "base") -> tuple[list[Example], dict[str, int]]:
     """Questions made of the documents; those of an earlier call, where it got so far."""
     from selftaught.models.resolve import weight_bytes
-    from selftaught.questions import QUESTIONS_FILE
 
     path, counts = asking.out / QUESTIONS_FILE, asking.out / "questions.json"
     if not counts.is_file():
@@ -233,20 +260,23 @@ def _made(asking: _Asking, watch: Watch, processes: int, job: str = "base") -> t
             writer = _ask(asking, group, lambda making: watch(Event(job, "asking", asdict(making))))
             group.wait()
             found = collect_questions(asking.pieces, writer, asking.config.questions, asking.out, asking.config.seed)
-        write_json(counts, found)
-    watch(Event(job, "asked", dict(read_json(counts))))
-    return load_examples(path), dict(read_json(counts))
+            write_json(counts, {"counts": found, "hash": data_hash(load_examples(path))})
+        discard(asking.out / PARTS)
+    rows, kept = load_examples(path), read_json(counts)
+    if data_hash(rows) != kept["hash"]:
+        raise ConfigError(f"{path}: was edited; give it with --questions, and another --out, to teach it")
+    watch(Event(job, "asked", kept["counts"]))
+    return rows, kept["counts"]
 
 
 def _ask(asking: _Asking, group: ProcessGroup, watch: Callable[[Making], None] = lambda making: None) -> str:
     """One process's share of the questions; the writer's name."""
     from selftaught.models.load import load_model
-    from selftaught.questions import open_writer
 
     config = asking.config
     learner = load_model(asking.model, dtype=config.dtype)
     knower = open_writer("self", learner)
-    writer = knower if asking.generator in ("self", "none") else open_writer(asking.generator, learner)
+    writer = open_writer(asking.generator, learner)
     make_parts(asking.pieces, writer, knower, config.questions, asking.out, config.seed, group, watch)
     if not group.first:
         group.wait()
@@ -262,6 +292,6 @@ def _with_pieces(own: Sequence[Example], records: Sequence[DocumentRecord], stor
     retriever = Retriever(pieces_of(store, records))
     rows = []
     for row in own:
-        best = [] if row.context else retriever.best(row.question)
+        best = [] if row.context or row.group == "neighbour" else retriever.best(row.question)
         rows.append(replace(row, context=best[0].text, source=row.source or best[0].document) if best else row)
     return rows

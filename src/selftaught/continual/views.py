@@ -80,7 +80,7 @@ def taught_documents(workspace: Workspace, name: str) -> list[dict[str, Any]]:
         digests = {told["path"]: told["digest"] for told in skill.card.get("documents", [])}
         rows = workspace.rows(skill)
         for document in dict.fromkeys(row.source for row in rows if row.source):
-            own = [row for row in rows if row.source == document]
+            own = [row for row in rows if row.source == document and row.group != "neighbour"]
             marks = [answered[skill.name, row.id] for row in own if (skill.name, row.id) in answered]
             found.append(
                 {

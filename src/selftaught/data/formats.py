@@ -42,7 +42,7 @@ def load_examples(source: str | Path, *, scorer: Scorer | None = None) -> list[E
 
     Each row is one of: `messages`; `prompt` + `completion`; `prompt` + `privileged_context`;
     `question` + `answer`. A row that fits several is read as the first of them. Optional columns:
-    `system`, `context`, `id`, `answers`, `scorer`, `group`, `split`, `document`. Blank text counts as absent.
+    `system`, `context`, `id`, `answers`, `scorer`, `group`, `split`, `source_document`. Blank text counts as absent.
 
     Args:
         source: a .jsonl, .json, .csv or .parquet file, or a hub data set as "owner/name" (its train

@@ -30,6 +30,6 @@ def _row(example: Example) -> dict[str, Any]:
         "scorer": example.scorer and {"name": example.scorer.name, "params": dict(example.scorer.params)},
         "group": example.group,
         "split": example.split,
-        "document": example.source,
+        "source_document": example.source,
     }
     return {name: value for name, value in row.items() if value not in (None, [])}

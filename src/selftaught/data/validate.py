@@ -19,7 +19,7 @@ from selftaught.types import SCORER_NAMES, Example, Message, Role, Scorer, Split
 # A row that fits several is read as the first: hub data sets often keep the bare prompt beside the messages.
 FORMATS = (("messages",), ("prompt", "completion"), ("prompt", "privileged_context"), ("question", "answer"))
 REQUIRED = tuple(dict.fromkeys(column for columns in FORMATS for column in columns))
-OPTIONAL = ("system", "context", "id", "answers", "scorer", "group", "split", "document")
+OPTIONAL = ("system", "context", "id", "answers", "scorer", "group", "split", "source_document")
 FORMATS_HINT = "a row needs " + ", or ".join(" + ".join(columns) for columns in FORMATS)
 
 SPLITS: Mapping[str, Split] = {"train": "train", "validation": "validation", "eval": "validation", "test": "test"}
@@ -58,7 +58,7 @@ def example_of(cells: Any, number: int, split: Split = "train", scorer: Scorer |
         scorer=_scorer(row["scorer"]) if "scorer" in row else scorer,
         group=_text(row["group"], "group").strip() if "group" in row else "direct",
         split=split,
-        source=_text(row["document"], "document").strip() if "document" in row else None,
+        source=_text(row["source_document"], "source_document").strip() if "source_document" in row else None,
     )
 
 
@@ -103,7 +103,7 @@ def data_hash(examples: Sequence[Example]) -> str:
             "scorer": example.scorer and [example.scorer.name, _canonical(example.scorer.params)],
             "group": example.group,
             "split": example.split,
-            **({"document": example.source} if example.source else {}),
+            **({"source_document": example.source} if example.source else {}),
         }
         digest.update(json.dumps(row, sort_keys=True, separators=(",", ":")).encode("ascii") + b"\n")
     return digest.hexdigest()

@@ -74,6 +74,12 @@ def subject(piece: Piece, wanted: set[str]) -> str:
     return named.most_common(1)[0][0] if named else piece.title
 
 
+def told_of(piece: Piece, wanted: set[str]) -> str:
+    """What a general request asks of: a piece's subject, with its last section where that is another."""
+    about = subject(piece, wanted)
+    return f"{piece.section[-1]} ({about})" if piece.section and piece.section[-1] != about else about
+
+
 def question_problem(question: str, piece: Piece, wanted: set[str], seen: set[str]) -> str | None:
     """Why a question cannot be asked.
 

@@ -25,6 +25,7 @@ from selftaught.questions.checking import (
     spread,
     subject,
     subject_words,
+    told_of,
 )
 from selftaught.questions.neighbours import neighbour_rows
 from selftaught.questions.writers import Writer
@@ -33,7 +34,7 @@ from selftaught.words import added, claims, names, stem, stems, words
 
 QUESTIONS_FILE, REJECTED_FILE, PARTS = "questions.jsonl", "rejected.jsonl", "questions.parts"
 PIECES_AT_ONCE = 8
-REJECTED_FIELDS = ("question", "answer", "document", "piece")
+REJECTED_FIELDS = ("question", "answer", "source_document", "piece")
 
 Row = dict[str, Any]
 
@@ -71,13 +72,16 @@ def make_questions(
         watch: told how far it is.
 
     Returns:
-        How many were kept ("kept"), and of each reason how many were rejected.
+        How many were kept ("kept"), how many ask about neighbours besides ("neighbours"), and of each reason how many
+        were rejected.
 
     Raises:
         DataError: no question was kept.
     """
     make_parts(pieces, writer, learner, config, folder, seed, watch=watch)
-    return collect_questions(pieces, writer.name, config, folder, seed)
+    counts = collect_questions(pieces, writer.name, config, folder, seed)
+    discard(folder / PARTS)
+    return counts
 
 
 def make_parts(
@@ -100,7 +104,7 @@ def make_parts(
         path = parts / _part(batch, writer.name, config, seed)
         if not path.is_file() and number % processes.size == processes.rank:
             wanted = [subject_words(piece, counts, num_documents) for piece in batch]
-            made = (_told if config.kind == "general" else _asked)(batch, wanted, writer, learner, config, seed)
+            made = (_told if config.form == "general" else _asked)(batch, wanted, writer, learner, config, seed)
             write_json(path, {"kept": made[0], "rejected": made[1]})
         done += len(batch)
         if path.is_file():  # or it is another's, still at work
@@ -132,11 +136,10 @@ def collect_questions(
             f"{folder}: no question was good enough ({reasons}); try --generator none, "
             "a bigger --generator, or --questions"
         )
-    kept += neighbour_rows(kept, *spread(pieces()), config.neighbours, seed)
+    neighbours = neighbour_rows(kept, *spread(pieces()), config.neighbours, seed)
     write_text(folder / REJECTED_FILE, _lines(rejected))
-    write_text(folder / QUESTIONS_FILE, _lines(kept))
-    discard(folder / PARTS)
-    return {"kept": len(kept), **_reasons(rejected)}
+    write_text(folder / QUESTIONS_FILE, _lines([*kept, *neighbours]))
+    return {"kept": len(kept), "neighbours": len(neighbours), **_reasons(rejected)}
 
 
 def _reasons(rejected: Sequence[Row]) -> Counter[str]:
@@ -239,7 +242,7 @@ def _told(
     asked, texts = [], []
     for piece, about in zip(batch, wanted, strict=True):
         for request in GENERAL:
-            texts.append(request.format(subject=subject(piece, about)))
+            texts.append(request.format(subject=told_of(piece, about)))
             asked.append((piece, user(f"{piece.text}\n\n{texts[-1]}")))
     answers = writer.write([turn for _, turn in asked], [""] * len(asked), LONGEST_TELLING, 0.0, seed)
     kept: list[Row] = []
@@ -266,7 +269,7 @@ def _row(piece: Piece, number: int, question: str, answer: str, quote: str, held
         "group": "reworded" if held_out else "taught",
         "split": "test" if held_out else "train",
         "scorer": "keywords",
-        "document": piece.document,
+        "source_document": piece.document,
         "piece": piece.id,
         "section": " › ".join(piece.section),
         "quote": quote,
@@ -277,7 +280,7 @@ def _row(piece: Piece, number: int, question: str, answer: str, quote: str, held
 def _rejected(
     piece: Piece, question: str, reason: str, answers: Sequence[str] = (), from_memory: str | None = None
 ) -> Row:
-    row: Row = {"question": question, "reason": reason, "document": piece.document, "piece": piece.id}
+    row: Row = {"question": question, "reason": reason, "source_document": piece.document, "piece": piece.id}
     if answers:
         row |= {"answer": answers[0], "other_answers": list(answers[1:])}
     if from_memory is not None:

@@ -39,26 +39,31 @@ def neighbour_rows(
     source.shuffle(taught)
     made: list[Row] = []
     used: set[str] = set()
+    asked = {row["question"] for row in rows}
     for row in taught:
         name = subjects.get(row["id"])
         told = claims(row["answer"], row["question"], row["context"])
         wanted = sorted(word for word in told if is_rare(word, counts, num_documents))
-        if len(made) == count or not name or not wanted or row["document"] in used:
+        if len(made) == count or not name or not wanted or row["source_document"] in used:
             continue
         new = _crossed(name, [other for other in pool if other != name], counts, source)
         if new is None:
             continue
-        used.add(row["document"])
+        question = re.sub(rf"\b{re.escape(name)}\b", new, row["question"])
+        if question in asked:
+            continue
+        asked.add(question)
+        used.add(row["source_document"])
         pattern = r"(?is)\A" + "".join(rf"(?!.*\b{_spelt(word)}\b)" for word in wanted)
         made.append(
             {
                 "id": f"{row['id']}-neighbour",
-                "question": re.sub(rf"\b{re.escape(name)}\b", new, row["question"]),
+                "question": question,
                 "group": "neighbour",
                 "split": "test",
                 "scorer": {"name": "regex", "params": {"pattern": pattern}},
                 "answers": [f"anything but {', '.join(wanted)}"],
-                "document": row["document"],
+                "source_document": row["source_document"],
             }
         )
     return made
@@ -67,7 +72,10 @@ def neighbour_rows(
 def _subject(row: Row, rows: Sequence[Row], counts: Mapping[str, int], num_documents: int) -> str | None:
     """The rare name in a question that stands in most questions of its document."""
     said = Counter(
-        word for other in rows if other["document"] == row["document"] for word in re.findall(r"\w+", other["question"])
+        word
+        for other in rows
+        if other["source_document"] == row["source_document"]
+        for word in re.findall(r"\w+", other["question"])
     )
     named = names(row["question"])
     fitting = [

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any, Protocol
 
 from selftaught.errors import ConfigError, TrainingError
 from selftaught.models.fast_decoder import make_decoder
 from selftaught.models.load import LanguageModel, load_model
 from selftaught.models.prefill import PrefixStore
+from selftaught.models.resolve import resolve_model
 from selftaught.prompts import render
 from selftaught.rollout.sampler import Sampling
 from selftaught.rollout.torch_sampler import sample
@@ -22,6 +22,8 @@ AT_ONCE = 8  # requests to an address
 PATIENCE = 120  # seconds for a request
 TRIES = 3
 PREFIX_BYTES = 256 << 20  # of prompts that share a document
+
+ADDRESS = ("http://", "https://")
 
 Conversation = Sequence[Message]
 
@@ -74,7 +76,7 @@ class LocalWriter:
             if len(prompts[-1]) + max_new_tokens > self.model.max_tokens:
                 raise ConfigError(
                     f"a prompt of {len(prompts[-1])} tokens does not fit the {self.model.max_tokens} of {self.name}; "
-                    "cut the documents smaller with --words"
+                    "take a model with a longer context"
                 )
         seeds = [seed + number for number in range(len(prompts))]
         drawn = sample(self._store.prompts(prompts), Sampling(max_new_tokens, temperature), seeds)
@@ -126,27 +128,40 @@ class AddressWriter:
                 problem = error
         why = " ".join(str(problem).split())[:200]
         raise TrainingError(
-            f"{self.name}: does not answer ({why}); check the address and the key ({KEY_VARIABLES[0]}), then --resume"
+            f"{self.name}: does not answer ({why}); check the address and the key ({KEY_VARIABLES[0]}), and go on"
         ) from problem
+
+
+def check_generator(generator: str) -> None:
+    """Says what is wrong with a name of a writer, before anything slow starts.
+
+    Raises:
+        ConfigError: an address names no model.
+        ModelError: there is no such model.
+    """
+    if generator.startswith(ADDRESS):
+        if not generator.partition("#")[2]:
+            raise ConfigError(f"--generator: {generator} names no model; write {generator}#MODEL")
+    elif generator not in ("self", "none"):
+        resolve_model(generator)
 
 
 def open_writer(generator: str, learner: LanguageModel) -> Writer:
     """Who writes the questions.
 
     Args:
-        generator: "self" for the model that is taught; a model's name or folder; or an address and a model's name
-            there: "http://localhost:8000/v1#name".
+        generator: "self" (or "none", where nothing is asked) for the model that is taught; a model's name or folder; or
+            an address and a model's name there: "http://localhost:8000/v1#name".
         learner: the model that is taught.
 
     Raises:
         ConfigError: the address names no model.
         ModelError: there is no such model.
     """
-    if generator == "self":
+    check_generator(generator)
+    if generator in ("self", "none"):
         return LocalWriter(learner)
-    if generator.startswith(("http://", "https://")):
+    if generator.startswith(ADDRESS):
         address, _, model = generator.partition("#")
-        if not model:
-            raise ConfigError(f"--generator: {generator} names no model; write {generator}#MODEL")
         return AddressWriter(address, model)
-    return LocalWriter(load_model(Path(generator) if Path(generator).exists() else generator))
+    return LocalWriter(load_model(generator))

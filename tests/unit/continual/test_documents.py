@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from selftaught import questions as questions_package
 from selftaught.config import LearnConfig
 from selftaught.config_files import load_config
 from selftaught.continual import documents as module
@@ -154,6 +154,15 @@ def test_a_run_inside_the_folder_of_its_documents_is_gone_on_with(
     assert lessons[0] == lessons[1]
 
 
+def test_what_is_asked_is_not_taught() -> None:
+    def row(name: str, question: str, split: str) -> Example:
+        return Example(name, (Message("user", question),), "In Lima.", split=split)  # type: ignore[arg-type]
+
+    made = [row("a", "Where is Ola?", "train"), row("b", "Who is Ola?", "train")]
+    own = [row("c", "Where  is OLA?", "test")]
+    assert [one.id for one in module._together(made, own)] == ["b", "c"]
+
+
 def test_changed_questions_are_not_gone_on_with(
     folder: Path, questions: Path, tmp_path: Path, lessons: list[list[Example]]
 ) -> None:
@@ -214,7 +223,7 @@ def general(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple
     own = write_questions(place / "own.jsonl", TEST)
     (folder / "notes.xyz").write_text("?", encoding="utf-8")
     with pytest.MonkeyPatch.context() as context:
-        context.setattr(questions_package, "open_writer", lambda *words: FirstLine())
+        context.setattr(module, "open_writer", lambda *words: FirstLine())
         report = learn_documents(
             *(folder, str(tiny_model), place / "run", CONFIG, "none", own, ["oracle"]),
             watch=events.append,
@@ -254,6 +263,18 @@ def test_the_report_is_written_as_it_is_returned(general: tuple[Path, dict[str, 
 def test_without_a_generator_there_are_general_requests(general: tuple[Path, dict[str, Any], list[Event]]) -> None:
     rows = [json.loads(line) for line in (general[0] / QUESTIONS_FILE).read_text(encoding="utf-8").splitlines()]
     assert {row["group"] for row in rows} == {"telling"}
+
+
+def test_made_questions_that_were_edited_are_not_gone_on_with(
+    general: tuple[Path, dict[str, Any], list[Event]], tiny_model: Path, tmp_path: Path
+) -> None:
+    place = general[0].parent
+    shutil.copytree(place, tmp_path / "copy")
+    path = tmp_path / "copy" / "run" / QUESTIONS_FILE
+    path.write_text(path.read_text(encoding="utf-8").split("\n", 1)[1], encoding="utf-8")
+    asking = module._Asking(Path(), (), str(tiny_model), "none", CONFIG, path.parent)
+    with pytest.raises(ConfigError, match="was edited; give it with --questions"):
+        module._made(asking, lambda event: None, 1)
 
 
 def test_a_watcher_is_told_of_each_stage_in_its_order(general: tuple[Path, dict[str, Any], list[Event]]) -> None:

@@ -108,7 +108,7 @@ def test_no_held_out_wording_is_a_taught_one(made: Path) -> None:
 def test_a_row_holds_its_document_and_the_sentence_of_its_answer(made: Path) -> None:
     one = mills()[3]
     row = next(row for row in rows(made) if row["piece"] == one.id)
-    assert (row["context"], row["document"]) == (one.text, one.document)
+    assert (row["context"], row["source_document"]) == (one.text, one.document)
     assert row["quote"] == f"The {NAMES[3]} mill opened its doors in the town of {TOWNS[3]}."
     assert row["answer"] == f"In {TOWNS[3]}."
 
@@ -130,7 +130,7 @@ def test_no_more_neighbours_than_asked_for(tmp_path: Path) -> None:
 def test_every_reject_has_its_reason(made: Path) -> None:
     found = rows(made, REJECTED_FILE)
     assert found
-    assert all(row["reason"] and row["document"] and row["piece"] and "question" in row for row in found)
+    assert all(row["reason"] and row["source_document"] and row["piece"] and "question" in row for row in found)
 
 
 def test_every_question_is_kept_or_rejected(made: Path) -> None:
@@ -141,9 +141,9 @@ def test_every_question_is_kept_or_rejected(made: Path) -> None:
 
 def test_reasons_are_counted(tmp_path: Path) -> None:
     counts = make(tmp_path)
-    assert counts["kept"] == len(rows(tmp_path))
+    assert counts["kept"] + counts["neighbours"] == len(rows(tmp_path))
     reasons = Counter(row["reason"] for row in rows(tmp_path, REJECTED_FILE))
-    assert {name: count for name, count in counts.items() if name != "kept"} == reasons
+    assert {name: count for name, count in counts.items() if name not in ("kept", "neighbours")} == reasons
     assert reasons == {NOT_A_QUESTION: 160, ENOUGH: 10}
 
 
@@ -200,7 +200,7 @@ def test_a_piece_without_a_question_is_told_of(tmp_path: Path) -> None:
 
 def test_general_requests_need_no_written_question(tmp_path: Path) -> None:
     writer, learner = Scripted(good), Scripted(ignorant)
-    make(tmp_path, mills(2), writer, learner, kind="general")
+    make(tmp_path, mills(2), writer, learner, form="general")
     assert groups(tmp_path) == {"telling": 6}
     assert not learner.asked
     assert not any("Write a question" in asked for asked in writer.asked)
@@ -210,7 +210,7 @@ def test_what_is_told_stands_in_the_text(tmp_path: Path) -> None:
     def invents(asked: str, start: str) -> str:
         return "It was built by King Arthur." if "Tell me" in asked else good(asked, start)
 
-    make(tmp_path, mills(2), Scripted(invents), kind="general")
+    make(tmp_path, mills(2), Scripted(invents), form="general")
     assert not [row for row in rows(tmp_path) if "Arthur" in row["answer"]]
     strangers = [row["other_answers"] for row in rows(tmp_path, REJECTED_FILE)]
     assert strangers == [["arthur", "king"]] * 2
@@ -225,9 +225,9 @@ def repeats(asked: str, start: str) -> str:
     return good(asked, start) if start or asked.endswith("?") else "It mills grain."
 
 
-@pytest.mark.parametrize("kind", ["questions", "general"])
-def test_a_document_that_says_a_thing_twice_makes_a_data_set(kind: str, tmp_path: Path) -> None:
-    make(tmp_path, TWO_PARTS, Scripted(repeats), kind=kind)
+@pytest.mark.parametrize("form", ["questions", "general"])
+def test_a_document_that_says_a_thing_twice_makes_a_data_set(form: str, tmp_path: Path) -> None:
+    make(tmp_path, TWO_PARTS, Scripted(repeats), form=form)
     assert load_examples(tmp_path / QUESTIONS_FILE)
 
 
@@ -235,7 +235,7 @@ def test_an_answer_of_nothing_is_not_kept(tmp_path: Path) -> None:
     def silent(asked: str, start: str) -> str:
         return "" if "Tell me" in asked else good(asked, start)
 
-    make(tmp_path, mills(2), Scripted(silent), kind="general")
+    make(tmp_path, mills(2), Scripted(silent), form="general")
     assert len(load_examples(tmp_path / QUESTIONS_FILE)) == 4
 
 

@@ -25,7 +25,7 @@ def taught(number: int, answer: str = "", **changes: Any) -> dict[str, Any]:
         "answer": answer or f"The {name} mill opened in {TOWNS[number]}.",
         "context": f"The {name} mill opened its doors in {TOWNS[number]}.",
         "group": "taught",
-        "document": f"{name.lower()}.txt",
+        "source_document": f"{name.lower()}.txt",
     }
     return row | changes
 
@@ -56,7 +56,7 @@ def test_no_more_than_asked_for_and_one_of_each_document() -> None:
     twice = [*ROWS, *(row | {"id": f"{row['id']}-again"} for row in ROWS)]
     assert len(neighbours(twice, 3)) == 3
     found = neighbours(twice)
-    assert len({row["document"] for row in found}) == len(found) == 10
+    assert len({row["source_document"] for row in found}) == len(found) == 10
 
 
 def test_none_where_none_are_wanted() -> None:
