@@ -91,7 +91,9 @@ def _show_documents(report: dict[str, Any], out: Path) -> None:
     counts = Counter(record["status"] for record in records)
     num_words, num_pieces = (sum(record[what] for record in records) for what in ("num_words", "num_pieces"))
     listed = ", ".join(f"{count} {status}" for status, count in counts.most_common())
-    console.print(f"Documents: {listed}; {num_words} words in {num_pieces} pieces.", markup=False)
+    console.print(
+        f"Documents: {listed}; {num_words} words in {num_pieces} piece{'s' * (num_pieces != 1)}.", markup=False
+    )
     noted = [record for record in records if record["status"] not in READ or record["note"]]
     for record in noted[:MOST_LISTED]:
         words = "; ".join(filter(None, (record["status"], record["note"])))
