@@ -128,7 +128,10 @@ def _sections(report: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _accuracy_row(report: Mapping[str, Any], name: str) -> Row:
-    row = Row(*GROUP_NAMES.get(name, (spaced(name), "")))
+    label, hint = GROUP_NAMES.get(name, (spaced(name), ""))
+    if name == "direct" and "taught" in groups_of(report):
+        hint = "about the documents, none of them taught"
+    row = Row(label, hint)
     shares = [run["accuracy"].get(name) for run in report["runs"]]
     total = next((share["total"] for share in shares if share), 0)
     row.count = f"{total} asked" if total else ""
@@ -195,6 +198,8 @@ def _graded_rows(report: Mapping[str, Any]) -> list[Row]:
     hints = {"strict": "right, and nothing false", "lenient": "some of it right, and nothing false"}
     rows = []
     for group in groups_of(report) if known else []:
+        if group == "neighbour":  # there is only one way to be right
+            continue
         for grade, hint in hints.items():
             values = [(known[run["name"]].get(group) or {}).get(grade) for run in report["runs"]]
             row = Row(f"{GROUP_NAMES.get(group, (group, ''))[0]}, {grade}", hint)

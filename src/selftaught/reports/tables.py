@@ -42,9 +42,9 @@ def groups_of(report: Report) -> list[str]:
 
 
 def main_group(report: Report) -> str | None:
-    """The group that stands for what was taught: "direct" if there is one, else the first."""
+    """The group that stands for what was taught: "taught" or "direct" if there is one, else the first."""
     groups = groups_of(report)
-    return "direct" if "direct" in groups else next(iter(groups), None)
+    return next((name for name in ("taught", "direct", *groups) if name in groups), None)
 
 
 def probes_of(report: Report) -> list[str]:
@@ -176,7 +176,7 @@ def _clause(report: Report, run: Run, group: str, first: bool) -> str:
     if facts:
         words = f"{run['label']} learned {value}" + (" of the new facts" if first else "")
     else:
-        taught = "the questions it was taught" if group == "direct" else f"the {group_words(group)}"
+        taught = "the questions it was taught" if group in ("taught", "direct") else f"the {group_words(group)}"
         words = f"{run['label']} answers {value}" + (f" of {taught} right" if first else "")
     if run.get("drift_nats") is None:
         return words

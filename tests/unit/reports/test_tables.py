@@ -8,7 +8,7 @@ import sample
 from rich.console import Console
 
 from selftaught.reports import headline, headline_table, lift_line
-from selftaught.reports.tables import change, duration, nats, percent, signed
+from selftaught.reports.tables import change, duration, knowledge_table, main_group, nats, percent, signed
 
 
 def shown(report: dict[str, Any], width: int) -> str:
@@ -93,3 +93,20 @@ def test_other_numbers() -> None:
     assert [signed(value) for value in (3.2, -12, 0.2, -0.4)] == ["+3", "−12", "±0", "±0"]
     assert [nats(value) for value in (0, 0.051, 0.124)] == ["0.00", "0.051", "0.12"]
     assert [duration(value) for value in (0.44, 48, 312.5, 7500)] == ["0.4 s", "48 s", "5 min 12 s", "2 h 5 min"]
+
+
+def test_of_documents_the_taught_questions_stand_for_what_was_taught() -> None:
+    share = {"correct": 1, "total": 2, "value": 0.5, "low": 0.1, "high": 0.9}
+    run = {"name": "sdft", "label": "SDFT", "method": "sdft", "accuracy": {"direct": share, "taught": share}}
+    report = {"kind": "learn", "runs": [run], "data": {"groups": {"direct": 2, "taught": 2}}}
+    assert main_group(report) == "taught"
+    assert main_group({**report, "runs": [{**run, "accuracy": {"direct": share}}]}) == "direct"
+
+
+def test_strict_and_lenient_stand_beside_each_other() -> None:
+    run = {"name": "sdft", "label": "SDFT", "accuracy": {"taught": {"value": 1.0}}}
+    report = {"runs": [run], "data": {}, "knowledge": {"sdft": {"taught": {"strict": 0.25, "lenient": 0.5}}}}
+    console = Console(width=80)
+    with console.capture() as shown:
+        console.print(knowledge_table(report, 80))
+    assert "25% / 50%" in shown.get()
