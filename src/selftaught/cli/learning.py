@@ -11,7 +11,6 @@ from typing import Any, cast, get_args
 from selftaught.cli.options import HERE, located, print_json
 from selftaught.errors import ConfigError
 
-READ = ("read", "partly")
 MOST_LISTED = 10  # files
 
 
@@ -84,6 +83,7 @@ def _show_documents(report: dict[str, Any], out: Path) -> None:
     """What became of the files and of the questions, and the strict and lenient accuracies."""
     from rich.console import Console
 
+    from selftaught.data.documents.store import READ
     from selftaught.reports.tables import knowledge_table
 
     console = Console(highlight=False)

@@ -104,8 +104,11 @@ def make_parts(
         path = parts / _part(batch, writer.name, config, seed)
         if not path.is_file() and number % processes.size == processes.rank:
             wanted = [subject_words(piece, counts, num_documents) for piece in batch]
-            made = (_told if config.form == "general" else _asked)(batch, wanted, writer, learner, config, seed)
-            write_json(path, {"kept": made[0], "rejected": made[1]})
+            if config.form == "general":
+                kept, rejected = _told(batch, wanted, writer, seed)
+            else:
+                kept, rejected = _asked(batch, wanted, writer, learner, config, seed)
+            write_json(path, {"kept": kept, "rejected": rejected})
         done += len(batch)
         if path.is_file():  # or it is another's, still at work
             found = read_json(path)
@@ -173,7 +176,10 @@ def _asked(
     config: QuestionConfig,
     seed: int,
 ) -> tuple[list[Row], list[Row]]:
-    """Questions about pieces: written, sorted out by their words, answered, and sorted out by their answers."""
+    """Questions about pieces: written, sorted out by their words, answered, and sorted out by their answers.
+
+    Pieces of which no question is kept are told of in answer to general requests.
+    """
     subjects = [subject(piece, words) for piece, words in zip(batch, wanted, strict=True)]
     rejected: list[Row] = []
     left: list[tuple[Piece, str, Needs]] = []
@@ -208,42 +214,21 @@ def _asked(
         kept.append(
             _row(piece, sum(row["piece"] == piece.id for row in kept) + 1, question, answers[0], quote, held_out)
         )
-    return _with_telling(batch, wanted, writer, learner, config, seed, kept, rejected)
-
-
-def _with_telling(
-    batch: Sequence[Piece],
-    wanted: Sequence[set[str]],
-    writer: Writer,
-    learner: Writer,
-    config: QuestionConfig,
-    seed: int,
-    kept: list[Row],
-    rejected: list[Row],
-) -> tuple[list[Row], list[Row]]:
-    """The same, with general requests for pieces of which no question was kept: no document is left out."""
     asked_of = {row["piece"] for row in kept}
-    left = [(piece, about) for piece, about in zip(batch, wanted, strict=True) if piece.id not in asked_of]
-    if not left:
-        return kept, rejected
-    more, more_rejected = _told([one for one, _ in left], [about for _, about in left], writer, learner, config, seed)
-    return kept + more, rejected + more_rejected
+    silent = [(piece, about) for piece, about in zip(batch, wanted, strict=True) if piece.id not in asked_of]
+    told_of_them = _told([piece for piece, _ in silent], [about for _, about in silent], writer, seed)
+    return kept + told_of_them[0], rejected + told_of_them[1]
 
 
-def _told(
-    batch: Sequence[Piece],
-    wanted: Sequence[set[str]],
-    writer: Writer,
-    learner: Writer,
-    config: QuestionConfig,
-    seed: int,
-) -> tuple[list[Row], list[Row]]:
+def _told(batch: Sequence[Piece], wanted: Sequence[set[str]], writer: Writer, seed: int) -> tuple[list[Row], list[Row]]:
     """General requests, for models that ask poorly: what is told of each piece with it in view."""
     asked, texts = [], []
     for piece, about in zip(batch, wanted, strict=True):
         for request in GENERAL:
             texts.append(request.format(subject=told_of(piece, about)))
             asked.append((piece, user(f"{piece.text}\n\n{texts[-1]}")))
+    if not asked:
+        return [], []
     answers = writer.write([turn for _, turn in asked], [""] * len(asked), LONGEST_TELLING, 0.0, seed)
     kept: list[Row] = []
     rejected: list[Row] = []
