@@ -98,7 +98,9 @@ def knowledge(
 
 
 def ablate(
-    recipe: Annotated[str, typer.Argument(help="TOML file, or a packaged one: ablate/baselines, ablate/sdft.")],
+    recipe: Annotated[
+        str, typer.Argument(help="TOML file, or a packaged one: ablate/baselines, ablate/skills, ablate/sdft.")
+    ],
     model: Model = "smollm2-135m",
     out: Annotated[Path, typer.Option(help="Folder for the runs and the report.")] = Path("runs/ablate"),
     overrides: Annotated[
