@@ -29,6 +29,11 @@ def repetition(ids: Sequence[int]) -> float:
     return 1 - len(set(runs)) / len(runs) if runs else 0.0
 
 
+def watches(config: GuardConfig) -> bool:
+    """Whether any sign has a bound."""
+    return any(getattr(config, sign) is not None for sign in SIGNS)
+
+
 def trouble(steps: Sequence[Mapping[str, Any]], config: GuardConfig) -> str | None:
     """What has gone wrong by the last of some steps, in words; None if nothing has.
 

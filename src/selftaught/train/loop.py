@@ -24,7 +24,7 @@ from selftaught.rollout.torch_sampler import sample
 from selftaught.runtime import peak_memory_gib, release_memory
 from selftaught.train.batch import TrainRow, batch_indices
 from selftaught.train.checkpoint import latest_checkpoint, save_checkpoint
-from selftaught.train.guard import trouble
+from selftaught.train.guard import trouble, watches
 from selftaught.train.methods import Method, make_method
 from selftaught.train.optim import Optimizer, learning_rate
 from selftaught.train.rollouts import drawn_by_teacher
@@ -187,7 +187,8 @@ def train(
 
 def _checkpoint_due(config: LearnConfig, done: int) -> bool:
     """Every so often, at the end, and when the guard begins to look: it needs something to go back to."""
-    return done % config.checkpoint_every == 0 or done in (config.guard.window, config.total_steps)
+    guarded = done == config.guard.window and watches(config.guard)
+    return guarded or done % config.checkpoint_every == 0 or done == config.total_steps
 
 
 def _signs(output: StepOutput, step: int) -> dict[str, Any]:

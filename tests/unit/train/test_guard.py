@@ -106,6 +106,23 @@ def test_there_is_something_to_keep_from_when_the_guard_begins_to_look(
     assert record.stopped is not None and record.stopped["kept"] == 2
 
 
+@pytest.mark.parametrize(("bound", "saved"), [("off", [4]), (0.3, [2, 4])])
+def test_a_checkpoint_for_the_guard_is_written_only_if_it_looks(
+    sharp_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bound: float | str, saved: list[int]
+) -> None:
+    done: list[int] = []
+    save = loop.save_checkpoint
+
+    def noted(folder: Path, step: int, *rest: Any) -> None:
+        done.append(step)
+        save(folder, step, *rest)
+
+    monkeypatch.setattr(loop, "save_checkpoint", noted)
+    guard = {"window": 2, **dict.fromkeys(SIGNS, "off"), "repetition": bound}
+    train(sharp_model, EXAMPLES, tiny_config(steps=4, checkpoint_every=20, guard=guard), tmp_path)
+    assert done == saved
+
+
 def test_with_nothing_to_keep_it_is_an_error(sharp_model: Path, wrong_from_step_five: None) -> None:
     config = tiny_config(steps=12, guard={"window": 2})
     with pytest.raises(TrainingError, match=r"step 5: its answers repeat themselves .* no checkpoint"):
