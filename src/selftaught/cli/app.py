@@ -83,7 +83,7 @@ def learn(
         str | None, typer.Argument(help="In a workspace, a skill; else a file, or hub data set (owner/name).")
     ] = None,
     documents: Annotated[
-        Path | None, typer.Option(help="Learn from a file or folder of documents instead: text, HTML, PDF, Word, CSV.")
+        str | None, typer.Option(help="Learn from a file or folder of documents instead: text, HTML, PDF, Word, CSV.")
     ] = None,
     generator: Annotated[
         str | None,

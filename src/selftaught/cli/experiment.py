@@ -84,7 +84,7 @@ def knowledge(
     config = load_config(recipe, overrides or ())
     write_disasters(out / "corpus", out / "questions.jsonl")
     learning.learn_documents(
-        out / "corpus",
+        str(out / "corpus"),
         located(model),
         out / "run",
         config,

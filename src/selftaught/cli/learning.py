@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast, get_args
 
 from selftaught.cli.options import HERE, located, print_json
 from selftaught.errors import ConfigError
-
-MOST_LISTED = 10  # files
 
 
 def check_alone(data: str | None, override: Sequence[str], reason: str, workspace: Path, model: str | None) -> None:
@@ -47,8 +45,19 @@ def check_data(data: str | None, generator: str | None, questions: str | None, b
     return data
 
 
+def named(documents: str) -> Path:
+    """The documents' place. An empty name, as of a variable that is not set, would be the current folder.
+
+    Raises:
+        ConfigError: the name is empty.
+    """
+    if not documents.strip():
+        raise ConfigError('--documents: names nothing; for the current folder write "."')
+    return Path(documents)
+
+
 def learn_documents(
-    documents: Path,
+    documents: str,
     model: str,
     out: Path,
     config: Any,
@@ -59,11 +68,16 @@ def learn_documents(
     processes: int,
     as_json: bool,
 ) -> None:
-    """Learns from documents, and prints what was read, asked, learned and forgotten."""
+    """Learns from documents, and prints what was read, asked, learned and forgotten.
+
+    Raises:
+        ConfigError: no folder is named, or an unknown method.
+    """
     from selftaught.cli.progress import Progress
     from selftaught.config import METHOD_LABELS, Method
     from selftaught.continual.documents import learn_documents as run
 
+    folder = named(documents)
     unknown = [name for name in beside if name not in get_args(Method) or name == config.method]
     if unknown:
         raise ConfigError(f"--beside: {unknown[0]!r} is no other method; use some of {', '.join(get_args(Method))}")
@@ -71,35 +85,21 @@ def learn_documents(
     labels = {name: METHOD_LABELS[name] for name in (*others, config.method)}
     with Progress({"base": "base", **labels}, quiet=as_json) as progress:
         report = run(
-            documents, model, out, config, located(generator or "self"), questions, others, resume, progress, processes
+            folder, model, out, config, located(generator or "self"), questions, others, resume, progress, processes
         )
     if not as_json:
-        _show_documents(report, out)
+        _show_questions(report, out)
     question = next((item["question"] for item in report["answers"]), "Hello!")
     show(report, out, as_json, out if config.teaches else None, question)
 
 
-def _show_documents(report: dict[str, Any], out: Path) -> None:
-    """What became of the files and of the questions, and the strict and lenient accuracies."""
+def _show_questions(report: dict[str, Any], out: Path) -> None:
+    """What became of the questions, and the strict and lenient accuracies."""
     from rich.console import Console
 
-    from selftaught.data.documents.store import READ
     from selftaught.reports.tables import knowledge_table
 
     console = Console(highlight=False)
-    records = report["documents"]
-    counts = Counter(record["status"] for record in records)
-    num_words, num_pieces = (sum(record[what] for record in records) for what in ("num_words", "num_pieces"))
-    listed = ", ".join(f"{count} {status}" for status, count in counts.most_common())
-    console.print(
-        f"Documents: {listed}; {num_words} words in {num_pieces} piece{'s' * (num_pieces != 1)}.", markup=False
-    )
-    noted = [record for record in records if record["status"] not in READ or record["note"]]
-    for record in noted[:MOST_LISTED]:
-        words = "; ".join(filter(None, (record["status"], record["note"])))
-        console.print(f"  {record['path']}: {words}", markup=False, soft_wrap=True)
-    if len(noted) > MOST_LISTED:
-        console.print(f"  and {len(noted) - MOST_LISTED} more: {out / 'documents.json'}", markup=False, soft_wrap=True)
     reasons = dict(report["questions"])
     if reasons:
         kept, neighbours = reasons.pop("kept"), reasons.pop("neighbours")
@@ -108,7 +108,7 @@ def _show_documents(report: dict[str, Any], out: Path) -> None:
             markup=False,
             soft_wrap=True,
         )
-        told = "; ".join(f"{count} {reason}" for reason, count in sorted(reasons.items(), key=lambda pair: -pair[1]))
+        told = "; ".join(f"{count} × {reason}" for reason, count in sorted(reasons.items(), key=lambda pair: -pair[1]))
         if told:
             console.print(f"  Rejected (rejected.jsonl): {told}.", markup=False, soft_wrap=True)
     console.print(knowledge_table(report))
@@ -137,7 +137,7 @@ def show(report: dict[str, Any], out: Path, as_json: bool, taught: Path | None, 
         return
     shown = json.dumps(question, ensure_ascii=False)
     console.print(
-        f"The taught model is in {taught / 'model'}; ask it: selftaught ask {taught} {shown}",
+        f"The taught model is in {taught / 'model'}; ask it: selftaught ask {shlex.quote(str(taught))} {shown}",
         markup=False,
         soft_wrap=True,
     )

@@ -16,6 +16,7 @@ from rich.text import Text
 
 from selftaught.continual import Event
 from selftaught.reports import lift_line
+from selftaught.reports.reading import documents_lines
 
 LINE_SECONDS = 15.0  # between plain lines of one job
 
@@ -60,7 +61,10 @@ class Progress:
         elif event.stage in ("measuring", "evaluating", "reading", "asking", "asked"):
             self._values[event.job] = {**self._values.get(event.job, {}), **event.values}
         self._stage[event.job] = event.stage  # last: the terminal may be drawn at any moment
-        if self._live is None and not self._quiet:
+        if event.stage == "documents" and not self._quiet:
+            for line in documents_lines(event.values["records"]):
+                self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+        elif self._live is None and not self._quiet:
             self._print_line(event, changed)
 
     def _keep_sample(self, job: str, values: Mapping[str, Any]) -> None:
@@ -88,7 +92,8 @@ class Progress:
             return f"reading {values['done']} of {values['total']}  {values['name']}{page}"
         if stage == "asking":
             done = f"{values['done']} of {values['total']} pieces"
-            return f"making questions  {done}  {values['kept']} kept, {values['rejected']} rejected"
+            left = f"  {minutes(values['seconds_left'])} left" if values.get("seconds_left") is not None else ""
+            return f"making questions  {done}  {values['kept']} kept, {values['rejected']} rejected{left}"
         detail = f" ({values['what']})" if stage == "measuring" and "what" in values else ""
         return stage + detail
 
@@ -100,7 +105,8 @@ class Progress:
         for job, label in self._labels.items():
             values = self._values.get(job, {})
             done, total = ("step", "steps") if "steps" in values else ("done", "total")
-            share = values.get(done, 0) / values[total] if values.get(total) else 0.0
+            pages = (values["page"] - 1) / values["num_pages"] if values.get("page") and values["num_pages"] else 0.0
+            share = (values.get(done, 0) + pages) / values[total] if values.get(total) else 0.0
             share = 1.0 if self._stage[job] == "done" else share
             table.add_row(label, ProgressBar(total=1.0, completed=share, width=20), self._line(job))
             if job in self._samples and self._stage[job] != "done":
@@ -109,9 +115,14 @@ class Progress:
         return Group(table)
 
 
+def minutes(seconds: float) -> str:
+    """A time as minutes and seconds, "1:05"."""
+    return f"{int(seconds // 60)}:{int(seconds % 60):02}"
+
+
 def training_line(values: Mapping[str, Any]) -> str:
     """One step in a line: loss, gap, length, speed, time left."""
-    seconds, left = max(values["seconds"], 1e-9), values["seconds_left"]
+    seconds = max(values["seconds"], 1e-9)
     parts = [
         f"step {values['step']}/{values['steps']}",
         f"loss {values['loss']:.3f}",
@@ -119,6 +130,6 @@ def training_line(values: Mapping[str, Any]) -> str:
         f"anchor {values['anchor_nats']:.3f}" if values.get("anchor_nats") is not None else "",
         f"length {values['completion_tokens']:.0f}",
         f"{values['tokens'] / seconds:.0f} tokens/s",
-        f"{int(left // 60)}:{int(left % 60):02} left",
+        f"{minutes(values['seconds_left'])} left",
     ]
     return "  ".join(part for part in parts if part)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -17,7 +16,7 @@ def add(
     name: Annotated[str, typer.Argument(help="tools, medical or science, or a name for your own data.")],
     data: Annotated[str | None, typer.Argument(help="Your data: a file, or a hub data set (owner/name).")] = None,
     documents: Annotated[
-        Path | None, typer.Option(help="Make it of a file or folder of documents: text, HTML, PDF, Word, CSV.")
+        str | None, typer.Option(help="Make it of a file or folder of documents: text, HTML, PDF, Word, CSV.")
     ] = None,
     generator: Annotated[
         str | None,
@@ -33,7 +32,7 @@ def add(
     workspace: InWorkspace = HERE,
 ) -> None:
     """Register a skill. Its rows and splits never change from then on."""
-    from selftaught.cli.learning import check_data
+    from selftaught.cli.learning import check_data, named
     from selftaught.cli.progress import Progress
     from selftaught.continual.documents import documents_skill
     from selftaught.continual.registry import add_skill, load_skill
@@ -44,12 +43,13 @@ def add(
         check_data(data or name, generator, questions, ())
     elif data is not None:
         raise ConfigError(f"{data!r} and --documents: give one of the two; questions of your own go to --questions")
+    folder = None if documents is None else named(documents)
     opened = Workspace.open(workspace)
     opened.ledger.check_new_skill(name)
     with Progress({"head": f"HEAD ({opened.ledger.head().name})"}) as progress:
-        if documents is not None:
+        if folder is not None:
             config = opened.config.learn_config({}, ())
-            made = documents_skill(opened, name, documents, config, generator or "self", questions, progress, processes)
+            made = documents_skill(opened, name, folder, config, generator or "self", questions, progress, processes)
         else:
             made = load_skill(name, data)
         examples, source, card = made

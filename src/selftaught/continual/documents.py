@@ -15,10 +15,11 @@ from typing import Any
 
 from selftaught.config import DISTILLING, FullWeights, LearnConfig, LoraWeights, Method
 from selftaught.continual.jobs import Event, Watch
-from selftaught.continual.learn import run_folder, taught_and_reported
+from selftaught.continual.learn import STORE, run_folder, taught_and_reported
 from selftaught.continual.workspace import Workspace
 from selftaught.data import data_hash, load_examples
 from selftaught.data.documents import DocumentRecord, Piece, Progress, pieces_of, read_documents
+from selftaught.data.documents.walk import printable
 from selftaught.errors import ConfigError
 from selftaught.evaluation.knowledge import grade
 from selftaught.evaluation.scorers import check_scorers
@@ -37,7 +38,7 @@ from selftaught.questions.writers import check_generator, open_writer
 from selftaught.types import Example
 from selftaught.words import words
 
-STORE, DOCUMENTS_FILE = "documents", "documents.json"
+DOCUMENTS_FILE = "documents.json"
 
 
 def learn_documents(
@@ -87,7 +88,7 @@ def learn_documents(
     for one in others:
         one.resolve(1, 1)
     request = {
-        "documents": str(Path(documents).absolute()),
+        "documents": printable(str(Path(documents).absolute())),
         "model": model,
         "generator": generator,
         "questions": data_hash(own) if own else None,
@@ -109,7 +110,7 @@ def learn_documents(
             told = [asdict(record) for record in records]
             return {"documents": told, "questions": counts, "knowledge": graded(rows, done)}
 
-        name = Path(documents).name
+        name = printable(Path(documents).name)
         return taught_and_reported(rows, name, model, out, config, watch, processes, others, more)
 
 
@@ -158,13 +159,21 @@ def _read(documents: Path, out: Path, watch: Watch) -> list[DocumentRecord]:
     records = read_documents(documents, out / STORE, leave_out=out, watch=_shown(watch))
     told = [asdict(record) for record in records]
     path = out / DOCUMENTS_FILE
-    if path.is_file() and read_json(path) != json.loads(json.dumps(told)):
+    if path.is_file() and (changed := _changed(read_json(path), told)):
+        more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
         raise ConfigError(
-            f"{documents}: has changed since the run in {out} began; choose another --out to teach it anew"
+            f"{documents}: {changed[0]}{more} has changed since the run in {out} began; put it back, "
+            "or choose another --out to teach it anew"
         )
     write_json(path, told)
     watch(Event("base", "documents", {"records": told}))
     return records
+
+
+def _changed(before: Sequence[Mapping[str, Any]], now: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The files that were added, removed or changed, of those of which something is taught."""
+    old, new = ({(one["path"], one["digest"]) for one in records if one["num_pieces"]} for records in (before, now))
+    return sorted({path for path, _ in old ^ new})
 
 
 def _shown(watch: Watch, job: str = "base") -> Callable[[Progress], None]:
@@ -204,12 +213,14 @@ def documents_skill(
         SelftaughtError: with one line that says what is wrong and how to mend it.
     """
     config, place = _asking_config(config, generator), Path(documents).absolute()
+    source = printable(str(place))
     own = load_examples(questions) if questions is not None else []
     check_scorers(own)
     check_generator(generator)
-    folder = workspace.runs.parent / STORE / hashlib.sha256(str(place).encode()).hexdigest()[:16]
+    folder = workspace.runs.parent / STORE / hashlib.sha256(source.encode()).hexdigest()[:16]
     records = read_documents(place, folder / STORE, watch=_shown(watch, "head"))
-    earlier = [skill for skill in workspace.ledger.skills() if skill.source == str(place) and "documents" in skill.card]
+    watch(Event("head", "documents", {"records": [asdict(record) for record in records]}))
+    earlier = [skill for skill in workspace.ledger.skills() if skill.source == source and "documents" in skill.card]
     taught = {told["digest"] for skill in earlier for told in skill.card["documents"]}
     chosen = [record for record in records if record.digest not in taught]
     teaches = any(row.split == "train" for row in own)
@@ -226,9 +237,14 @@ def documents_skill(
         made, counts = _made(asking, watch, processes, "head")
     rows = _together(made, _with_pieces(own, records, folder / STORE))
     told = [{"path": one.path, "digest": one.digest, "status": one.status, "note": one.note} for one in chosen]
-    card = {"title": f"questions about {place.name}", "documents": told, "generator": generator, "questions": counts}
+    card = {
+        "title": f"questions about {printable(place.name)}",
+        "documents": told,
+        "generator": generator,
+        "questions": counts,
+    }
     card |= {"rejected": str(out / REJECTED_FILE)} if made else {}
-    return rows, str(place), card
+    return rows, source, card
 
 
 @dataclass(frozen=True)
@@ -257,6 +273,7 @@ def _made(asking: _Asking, watch: Watch, processes: int, job: str = "base") -> t
         local = asking.generator in ("self", "none")  # another model may not fit several times
         size = num_processes(processes, -(-pieces // PIECES_AT_ONCE), weight_bytes(asking.model)) if local else 1
         with process_group(size, _ask, asking) as group:
+            watch(Event(job, "loading the model", {}))
             writer = _ask(asking, group, lambda making: watch(Event(job, "asking", asdict(making))))
             group.wait()
             found = collect_questions(asking.pieces, writer, asking.config.questions, asking.out, asking.config.seed)

@@ -13,6 +13,8 @@ from selftaught.errors import ArtifactError, ConfigError
 from selftaught.files import locked, read_json, write_json
 from selftaught.types import Example
 
+STORE = "documents"  # what was read of documents
+
 
 @contextmanager
 def run_folder(out: Path, request: dict[str, Any], resume: bool) -> Iterator[None]:
@@ -37,7 +39,9 @@ def run_folder(out: Path, request: dict[str, Any], resume: bool) -> Iterator[Non
 def _check_request(out: Path, request: dict[str, Any], resume: bool) -> None:
     path = out / "request.json"
     found = {entry.name for entry in out.iterdir() if not entry.name.startswith(".")}
-    if found <= {path.name}:  # nothing has been done yet, or the last try ended at once on a wrong model or wrong data
+    # Nothing has been done yet, or the last try ended at once on a wrong model or wrong data. What was read of
+    # documents is told by its content, so that any run may use it.
+    if not found or (path.name in found and found <= {path.name, STORE}):
         write_json(path, request)
         return
     if path.name not in found:
@@ -47,7 +51,9 @@ def _check_request(out: Path, request: dict[str, Any], resume: bool) -> None:
     before = read_json(path)
     changed = [key for key in request if before.get(key) != request[key]]
     if changed:
-        raise ConfigError(f"{out}: holds a run with another {changed[0]}; choose another --out, or ask for the same")
+        raise ConfigError(
+            f"{out}: holds another run (different {changed[0]}); choose another --out, or ask for the same"
+        )
 
 
 def learn(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -41,12 +42,21 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Making:
-    """How far the questions are: pieces done, of how many, questions kept and rejected so far."""
+    """How far the questions are.
+
+    Attributes:
+        done: pieces done.
+        total: of how many.
+        kept: questions kept so far.
+        rejected: and rejected.
+        seconds_left: till all are made, by the pieces made in this run; None before the first.
+    """
 
     done: int
     total: int
-    kept: int
-    rejected: int
+    kept: int = 0
+    rejected: int = 0
+    seconds_left: float | None = None
 
 
 def make_questions(
@@ -99,6 +109,8 @@ def make_parts(
     total = sum(1 for _ in pieces())
     parts = folder / PARTS
     parts.mkdir(parents=True, exist_ok=True)
+    watch(Making(0, total))
+    begun, made = time.monotonic(), 0
     done = num_kept = num_rejected = 0
     for number, batch in enumerate(_batches(pieces())):
         path = parts / _part(batch, writer.name, config, seed)
@@ -109,11 +121,13 @@ def make_parts(
             else:
                 kept, rejected = _asked(batch, wanted, writer, learner, config, seed)
             write_json(path, {"kept": kept, "rejected": rejected})
+            made += len(batch)
         done += len(batch)
         if path.is_file():  # or it is another's, still at work
             found = read_json(path)
             num_kept, num_rejected = num_kept + len(found["kept"]), num_rejected + len(found["rejected"])
-            watch(Making(done, total, num_kept, num_rejected))
+            each = (time.monotonic() - begun) / (made * processes.size) if made else None  # all are as fast as this one
+            watch(Making(done, total, num_kept, num_rejected, None if each is None else each * (total - done)))
 
 
 def collect_questions(
@@ -134,10 +148,10 @@ def collect_questions(
                 seen.add(key)
                 kept.append(row)
     if not kept:
-        reasons = ", ".join(f"{count} {reason}" for reason, count in _reasons(rejected).most_common(3))
+        reasons = ", ".join(f"{count} × {reason}" for reason, count in _reasons(rejected).most_common(3))
+        what, simpler = ("question", "--generator none, ") if config.form == "questions" else ("telling", "")
         raise DataError(
-            f"{folder}: no question was good enough ({reasons}); try --generator none, "
-            "a bigger --generator, or --questions"
+            f"{folder}: no {what} was good enough ({reasons}); try {simpler}a bigger --generator, or --questions"
         )
     neighbours = neighbour_rows(kept, *spread(pieces()), config.neighbours, seed)
     write_text(folder / REJECTED_FILE, _lines(rejected))

@@ -20,6 +20,7 @@ from selftaught.reports.page import (
     unbroken,
     write_pair,
 )
+from selftaught.reports.reading import documents_lines
 from selftaught.reports.tables import (
     NOTHING,
     base_of,
@@ -100,7 +101,7 @@ def _view(report: Mapping[str, Any]) -> dict[str, Any]:
         "answers": _answers(report),
         "checks": report.get("checks") or [],
         "configs": settings([(run["label"], run.get("config"), run.get("model_dir")) for run in report["runs"]]),
-        "facts": facts(report, _data_facts(report.get("data") or {})),
+        "facts": facts(report, [*_data_facts(report.get("data") or {}), *_read_facts(report)]),
         "has_best": len(trained_of(report)) > 1,
         "has_probe_changes": bool(base_of(report) and probes_of(report)),
     }
@@ -294,6 +295,14 @@ def _data_words(data: Mapping[str, Any]) -> str:
         return ""
     items = data.get("train_items")
     return f"{data['name']} ({items} to learn)" if items else str(data["name"])
+
+
+def _read_facts(report: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What became of the documents, a reason a row."""
+    if not report.get("documents"):
+        return []
+    first, *noted = documents_lines(report["documents"])
+    return [("Documents", first.removeprefix("Documents: ")), *(("", line.strip()) for line in noted)]
 
 
 def _data_facts(data: Mapping[str, Any]) -> list[tuple[str, str]]:

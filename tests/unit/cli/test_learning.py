@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from selftaught.cli import main
+from selftaught.cli.learning import named
+from selftaught.errors import ConfigError
 
 REFUSED = {
     "--generator none": "--generator: is about documents; name them with --documents",
@@ -26,6 +28,11 @@ REFUSED = {
     "--documents . -s questions.kind=poems": "questions.kind",
     "--documents empty --json": "empty: holds no documents",
 }
+
+
+def test_an_empty_name_is_not_the_current_folder() -> None:
+    with pytest.raises(ConfigError, match="--documents: names nothing; for the current folder"):
+        named("")
 
 
 @pytest.mark.parametrize("words", REFUSED, ids=lambda words: words or "nothing")

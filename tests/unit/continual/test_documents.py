@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -133,9 +134,41 @@ def test_changed_documents_are_not_gone_on_with(
     begin(folder, questions, tmp_path / "run")
     spoil(folder)
     for _ in range(2):  # refused, it does not take them for its own
-        with pytest.raises(ConfigError, match=r"has changed since the run in .* choose another --out"):
+        with pytest.raises(
+            ConfigError, match=r"(Ola|Dov)\.txt has changed since the run in .*; put it back, or choose another --out"
+        ):
             begin(folder, questions, tmp_path / "run", resume=True)
     assert len(lessons) == 1
+
+
+def test_a_file_that_nothing_is_taught_of_may_come_meanwhile(
+    folder: Path, questions: Path, tmp_path: Path, lessons: list[list[Example]]
+) -> None:
+    begin(folder, questions, tmp_path / "run")
+    (folder / "Thumbs.db").write_bytes(b"")
+    begin(folder, questions, tmp_path / "run", resume=True)
+    assert lessons[0] == lessons[1]
+
+
+def test_a_folder_that_could_not_be_read_leaves_the_place_free(
+    folder: Path, questions: Path, tmp_path: Path, lessons: list[list[Example]]
+) -> None:
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "a.xyz").write_bytes(b"x")
+    with pytest.raises(DataError, match="none of its files can be read"):
+        begin(tmp_path / "bad", questions, tmp_path / "run")
+    begin(folder, questions, tmp_path / "run")
+    assert len(lessons) == 1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other file systems refuse such names")
+def test_a_place_whose_name_is_no_unicode_is_learned_from(
+    questions: Path, tmp_path: Path, lessons: list[list[Example]]
+) -> None:
+    odd = write_documents(Path(os.fsdecode(os.fsencode(tmp_path) + b"/x\xff\xfe")))
+    begin(odd, questions, tmp_path / "run")
+    begin(odd, questions, tmp_path / "run", resume=True)
+    assert len(lessons) == 2
 
 
 def test_the_same_documents_are_gone_on_with(
@@ -179,7 +212,7 @@ def test_another_run_is_not_gone_on_with(
     name: str, value: Any, folder: Path, questions: Path, tmp_path: Path, lessons: list[list[Example]]
 ) -> None:
     begin(folder, questions, tmp_path / "run")
-    with pytest.raises(ConfigError, match="holds a run with another"):
+    with pytest.raises(ConfigError, match="holds another run"):
         begin(folder, questions, tmp_path / "run", resume=True, **{name: value})
 
 
@@ -279,7 +312,7 @@ def test_made_questions_that_were_edited_are_not_gone_on_with(
 
 def test_a_watcher_is_told_of_each_stage_in_its_order(general: tuple[Path, dict[str, Any], list[Event]]) -> None:
     stages = list(dict.fromkeys(event.stage for event in general[2]))
-    assert stages[:4] == ["reading", "documents", "asking", "asked"]
+    assert stages[:4] == ["reading", "documents", "loading the model", "asking"]
 
 
 def test_a_finished_run_gives_its_report_again(

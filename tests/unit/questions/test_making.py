@@ -171,7 +171,7 @@ def test_an_answer_that_changes_is_not_taught(tmp_path: Path) -> None:
 
 
 def test_no_question_at_all_is_an_error_that_says_why(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=rf"no question was good enough \(\d+ {NOT_A_QUESTION}[^\n]*$"):
+    with pytest.raises(DataError, match=rf"no question was good enough \(\d+ × {NOT_A_QUESTION}[^\n]*$"):
         make(tmp_path, writer=Scripted(lambda asked, start: f"{start} of Utopia"))
 
 
@@ -299,6 +299,9 @@ def test_nothing_but_the_two_files_is_left(made: Path) -> None:
 def test_progress_tells_how_far_it_is(tmp_path: Path) -> None:
     told: list[Making] = []
     make(tmp_path, watch=told.append)
-    assert [(making.done, making.total) for making in told] == [(8, 10), (10, 10)]
+    assert [(making.done, making.total) for making in told] == [(0, 10), (8, 10), (10, 10)]
+    assert told[0].seconds_left is None
+    assert told[1].seconds_left is not None
+    assert told[2].seconds_left == 0
     assert told[-1].kept == 30
     assert told[-1].rejected == len(rows(tmp_path, REJECTED_FILE))

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 KEPT_PAGES = 10  # after so many, the objects that pypdf has read are let go
 MAX_HEADINGS = 10_000
-CRYPTO_HINT = 'encrypted with AES, which pypdf reads only with the package cryptography; pip install "pypdf[crypto]"'
 
 Heading = tuple[int, str]  # level, title
 
@@ -58,7 +57,6 @@ def read_pdf(path: Path, contents: Contents) -> Iterator[Block]:
 
 def _opened(file: BinaryIO, contents: Contents) -> PdfReader:
     from pypdf import PdfReader
-    from pypdf.errors import DependencyError
 
     try:
         with _warnings_to(contents):
@@ -68,8 +66,6 @@ def _opened(file: BinaryIO, contents: Contents) -> PdfReader:
             len(reader.pages)
     except DataError:
         raise
-    except DependencyError as error:
-        raise DataError(CRYPTO_HINT) from error
     except Exception as error:  # a damaged file makes pypdf raise nearly anything
         raise DataError(f"not readable as PDF ({one_line(error)}); save it again") from error
     return reader
@@ -85,13 +81,9 @@ def _pages(reader: PdfReader, contents: Contents) -> Iterator[Page]:
 
 def _text_of_page(reader: PdfReader, number: int, contents: Contents) -> str:
     """A page's text; none, with a remark, if it cannot be read."""
-    from pypdf.errors import DependencyError
-
     try:
         with _warnings_to(contents):
             return reader.pages[number - 1].extract_text().translate(_LIGATURES)
-    except DependencyError as error:
-        raise DataError(CRYPTO_HINT) from error
     except Exception as error:
         contents.failed_pages.append(number)
         contents.remark(f"a page cannot be read ({one_line(error)})")

@@ -41,7 +41,7 @@ def walk(root: Path, leave_out: Path) -> Iterator[Found]:
         What was found.
     """
     left_out, entered = _identity(leave_out), set()
-    stack = [(root, "" if _is_folder(root) else _printable(root.name))]
+    stack = [(root, "" if _is_folder(root) else printable(root.name))]
     while stack:
         path, name = stack.pop()
         if not _is_folder(path):
@@ -61,7 +61,7 @@ def walk(root: Path, leave_out: Path) -> Iterator[Found]:
             yield Found(path, f"{name}/", "unreadable", reason)
             continue
         prefix = f"{name}/" if name else ""
-        stack += [(child, prefix + _printable(child.name)) for child in children if not _is_hidden(child.name)]
+        stack += [(child, prefix + printable(child.name)) for child in children if not _is_hidden(child.name)]
 
 
 def is_there(path: Path) -> bool:
@@ -101,5 +101,6 @@ def _is_hidden(name: str) -> bool:
     return name.startswith((".", "~$"))
 
 
-def _printable(name: str) -> str:
+def printable(name: str) -> str:
+    """A name that can be written as text: characters that are not Unicode are escaped."""
     return name.encode("utf-8", "backslashreplace").decode("utf-8")
