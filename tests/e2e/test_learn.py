@@ -229,12 +229,12 @@ def test_a_run_is_never_overwritten_and_a_finished_one_is_handed_back(
     assert time.monotonic() - started < 5
     assert same_but_times(again) == same_but_times(report)
     assert written == {path: path.stat().st_mtime_ns for path in (out / "model").iterdir()}
-    assert "another config" in command("-s", "steps=3", "--resume").error_line
-    assert "another config" in command("--method", "sft", "--resume").error_line
+    assert "different config" in command("-s", "steps=3", "--resume").error_line
+    assert "different config" in command("--method", "sft", "--resume").error_line
 
     with facts_file.open("a", encoding="utf-8") as file:
         file.write('{"question": "Where is Eve?", "answer": "In Bern."}\n')
-    assert "another data" in command("--resume").error_line
+    assert "different data" in command("--resume").error_line
 
 
 def test_one_seed_one_result(tiny_model: Path, facts_file: Path, tmp_path: Path) -> None:
