@@ -317,6 +317,17 @@ class LearnConfig(Config):
     dtype: Literal["auto", "bfloat16", "float32"] = Field(
         "auto", description="Compute type; auto takes bfloat16 where the processor really has it."
     )
+    parallel: Literal["auto", "ddp", "fsdp2"] = Field(
+        "auto",
+        description="How processes of torchrun train together: ddp = each holds the whole state; fsdp2 = each holds "
+        "its part of the weights, gradients and optimiser's state; auto = ddp there, and shared memory elsewhere "
+        "(docs/cluster.md).",
+    )
+    activation_checkpointing: bool = Field(
+        False,
+        description="Keep only each layer's input for the backward pass, and compute the rest again: less memory, a "
+        "third more time in training.",
+    )
     microbatch_tokens: int = Field(
         512, ge=1, description="Padded tokens in one forward and backward pass; bounds memory, not the result."
     )

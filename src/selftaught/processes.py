@@ -68,7 +68,10 @@ class ProcessGroup:
         rank: which of them it is, from 0.
         size: how many there are.
         shared_bytes: memory that all of them see, since it was last set to 0.
+        distributed: whether torchrun has started them: they share no memory, and may be on several machines.
     """
+
+    distributed = False
 
     def __init__(self, rank: int = 0, size: int = 1, connections: Sequence[Connection] = ()) -> None:
         self.rank, self.size = rank, size
@@ -176,7 +179,10 @@ def num_processes(wanted: int, batch_size: int, weight_bytes: int = 0) -> int:
 
     if sys.platform == "win32" or torch.cuda.is_available() or torch.backends.mps.is_available():
         if wanted > 1:
-            raise ConfigError(f"processes: {wanted} cannot share a GPU's memory, or any on Windows; leave it out")
+            raise ConfigError(
+                f"processes: {wanted} cannot share a GPU's memory, or any on Windows; leave it out, "
+                "or start them by torchrun (docs/cluster.md)"
+            )
         return 1
     if wanted:
         return wanted

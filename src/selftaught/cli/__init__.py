@@ -4,19 +4,43 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
 from typing import NoReturn
 
+from selftaught.distributed import assist, finish, launched
 from selftaught.errors import GO_ON, SelftaughtError
 
 INTERRUPTED = 130  # exit code after Ctrl-C, as shells have it
 
 
 def main() -> None:
-    """Entry point: errors that a user can mend become one line and exit code 2."""
+    """Entry point: errors that a user can mend become one line and exit code 2.
+
+    Of processes that torchrun has started, the first alone does what the words say, and the others assist it.
+    """
+    if not launched():
+        _main()
+    if os.environ["RANK"] != "0":
+        sys.exit(assist())
+    code: int | str | None = 1
+    try:
+        _main()
+    except SystemExit as stop:
+        code = stop.code
+        raise
+    except BaseException:  # what follows may leave at once
+        traceback.print_exc()
+        sys.exit(code)
+    finally:
+        finish(code if isinstance(code, int) else int(code is not None))
+
+
+def _main() -> NoReturn:
     from selftaught.cli.app import app
 
     try:
         app(standalone_mode=True)
+        sys.exit()
     except SelftaughtError as error:
         if os.environ.get("SELFTAUGHT_DEBUG"):
             raise

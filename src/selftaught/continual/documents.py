@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import fmean
@@ -20,11 +21,12 @@ from selftaught.continual.workspace import Workspace
 from selftaught.data import data_hash, load_examples
 from selftaught.data.documents import DocumentRecord, Piece, Progress, pieces_of, read_documents
 from selftaught.data.documents.walk import printable
+from selftaught.distributed import working_group
 from selftaught.errors import ConfigError
 from selftaught.evaluation.knowledge import grade
 from selftaught.evaluation.scorers import check_scorers
 from selftaught.files import discard, read_json, write_json
-from selftaught.processes import ProcessGroup, num_processes, process_group
+from selftaught.processes import ALONE, ProcessGroup
 from selftaught.questions.making import (
     PARTS,
     PIECES_AT_ONCE,
@@ -271,8 +273,9 @@ def _made(asking: _Asking, watch: Watch, processes: int, job: str = "base") -> t
     if not counts.is_file():
         pieces = sum(record.num_pieces for record in asking.records)
         local = asking.generator in ("self", "none")  # another model may not fit several times
-        size = num_processes(processes, -(-pieces // PIECES_AT_ONCE), weight_bytes(asking.model)) if local else 1
-        with process_group(size, _ask, asking) as group:
+        batches = -(-pieces // PIECES_AT_ONCE)
+        helped = working_group(processes, batches, weight_bytes(asking.model), _ask, asking) if local else None
+        with helped or nullcontext(ALONE) as group:
             watch(Event(job, "loading the model", {}))
             writer = _ask(asking, group, lambda making: watch(Event(job, "asking", asdict(making))))
             group.wait()

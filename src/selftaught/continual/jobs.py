@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -112,13 +113,16 @@ def run_jobs(jobs: Sequence[tuple[Job, Path]], watch: Watch, processes: int) -> 
     Returns:
         The jobs' records.
     """
+    from selftaught.distributed import check_parallel, launched, working_group
     from selftaught.models.resolve import weight_bytes
-    from selftaught.processes import num_processes, process_group
 
     waiting = [(job, folder) for job, folder in jobs if finished(folder) is None]
+    for job, _ in waiting:
+        if job.config is not None:
+            check_parallel(job.config.parallel, launched())
     batch = min([_rows_at_once(job) for job, _ in waiting], default=1)
-    size = num_processes(processes, batch, weight_bytes(jobs[0][0].model)) if waiting else 1
-    with process_group(size, _assist, waiting) as group:
+    helped = working_group(processes, batch, weight_bytes(jobs[0][0].model), _assist, waiting) if waiting else None
+    with helped or nullcontext(ALONE) as group:
         records = []
         for job, folder in jobs:
             records.append(run_job(job, folder, watch, group if (job, folder) in waiting else ALONE))

@@ -5,8 +5,10 @@ Only safetensors are read, and no code that comes with a model is run.
 
 from __future__ import annotations
 
+import dataclasses
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ from selftaught.errors import ModelError
 from selftaught.losses.distillation import Head
 from selftaught.models.attention import use_fast_attention
 from selftaught.models.resolve import resolve_model
+from selftaught.models.sharded import Shards
 from selftaught.processes import ALONE, ProcessGroup
 
 logger = logging.getLogger(__name__)
@@ -34,6 +37,8 @@ class LanguageModel:
         dtype: the type it computes in.
         stop_ids: tokens that end a completion.
         max_tokens: longest prompt and completion together that it can take.
+        shards: its weights, where each process has a part of them.
+        recomputes: its layers are computed again in the backward pass.
     """
 
     model: nn.Module
@@ -42,6 +47,8 @@ class LanguageModel:
     dtype: torch.dtype
     stop_ids: frozenset[int]
     max_tokens: int
+    shards: Shards | None = None
+    recomputes: bool = False
 
     @property
     def device(self) -> torch.device:
@@ -57,8 +64,26 @@ class LanguageModel:
     @property
     def head(self) -> Head:
         """Its last layer."""
+        if self.shards is not None:
+            return self.shards.head()
         layer = self.plain_model.get_output_embeddings()
         return Head(layer.weight, getattr(layer, "bias", None))
+
+    @contextmanager
+    def whole(self) -> Iterator[LanguageModel]:
+        """The model with all its weights at hand, to answer or to be measured: itself, but where it is in parts.
+
+        All processes must enter the block.
+        """
+        if self.shards is None:
+            yield self
+            return
+        with self.shards.whole() as model:
+            yield dataclasses.replace(self, model=model, shards=None)
+
+    def gathered(self) -> LanguageModel:
+        """The same, to stay: `self`, or a model put together of its parts. All processes must call it."""
+        return self if self.shards is None else dataclasses.replace(self, model=self.shards.fill(), shards=None)
 
     def hidden_states(self, input_ids: Tensor, **options: Any) -> Any:
         """Runs all layers but the head; `.last_hidden_state` is [B, T, H]."""
@@ -87,13 +112,16 @@ def default_device() -> torch.device:
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
-def load_model(source: str | Path, *, dtype: str = "auto", masters: bool = False) -> LanguageModel:
+def load_model(
+    source: str | Path, *, dtype: str = "auto", masters: bool = False, device: torch.device | None = None
+) -> LanguageModel:
     """Loads a model by embedded name, local directory or hub id.
 
     Args:
         source: "smollm2-135m", a transformers directory, a peft adapter directory, or a hub id.
         dtype: "auto", "bfloat16" or "float32".
         masters: load the weights in float32, as masters to train; `dtype` is what to compute in later.
+        device: where to put them; None is a GPU where there is one.
 
     Raises:
         ModelError: it cannot be found or read, has no chat template, has no safetensors, is not
@@ -104,8 +132,8 @@ def load_model(source: str | Path, *, dtype: str = "auto", masters: bool = False
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     path = resolve_model(source)
-    device = default_device()
-    compute = compute_dtype(dtype, device)
+    compute = compute_dtype(dtype, default_device())
+    device = device or default_device()
     tokenizer = load_tokenizer(path)
     try:
         model = _read_weights(path, torch.float32 if masters else compute)

@@ -23,13 +23,14 @@ def student_hidden(
 ) -> Tensor:
     """States that predict each completion token, from one pass over prompt and completion.
 
-    What all prompts begin with (a system prompt) is run once for all rows, with gradient. Rows are padded
-    on the right, where causal attention never looks, so no padding mask is needed.
+    What all prompts begin with (a system prompt) is run once for all rows, with gradient, unless the layers' weights
+    come and go, or their inputs alone are kept. Rows are padded on the right, where causal attention never looks, so no
+    padding mask is needed.
 
     Returns:
         [N, H], row after row, with gradient where gradients are enabled.
     """
-    start = shared_prefix(prompts)
+    start = 0 if model.shards is not None or model.recomputes else shared_prefix(prompts)
     longest = max(len(p) + len(c) for p, c in zip(prompts, completions, strict=True)) - start
     ids = torch.zeros(len(prompts), longest, dtype=torch.long)
     for row, (prompt, completion) in enumerate(zip(prompts, completions, strict=True)):

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from selftaught.config import EmaTeacher, FrozenTeacher, Teacher
+from selftaught.losses.distillation import Head
 from selftaught.models.fast_decoder import make_decoder
 from selftaught.models.load import LanguageModel, share_weights
 from selftaught.models.prefill import FreshPrompts, PrefixStore, Prompts
@@ -31,7 +32,7 @@ class TeacherModel:
         student: the model that is trained, in its compute type.
         config: which weights the teacher has.
         prefix_bytes: memory for kept prompts, see `PrefixStore`.
-        processes: who shares a frozen teacher's weights.
+        processes: who shares a frozen teacher's weights, where they have memory in common.
     """
 
     def __init__(
@@ -43,10 +44,15 @@ class TeacherModel:
         self._average: dict[str, Tensor] = {}
         own_copy = isinstance(config, EmaTeacher) or (isinstance(config, FrozenTeacher) and not self._adapted)
         self.model = student
-        if own_copy:
+        if own_copy and student.shards is not None:
+            parts = student.shards.frozen_copy()
+            self.model = dataclasses.replace(student, model=parts.skeleton, shards=parts)
+        elif own_copy:
             self.model = dataclasses.replace(student, model=_frozen_copy(student))
             # a moving average is each process's own: all write it at once
-            share_weights(dict(self.model.model.named_parameters()), student.dtype, processes if self.frozen else ALONE)
+            shared = self.frozen and not processes.distributed
+            share_weights(dict(self.model.model.named_parameters()), student.dtype, processes if shared else ALONE)
+        self._whole = self.model  # while it is active
         self._prefix_bytes = prefix_bytes
         self._store: PrefixStore | None = None
 
@@ -57,9 +63,18 @@ class TeacherModel:
 
     @contextlib.contextmanager
     def active(self) -> Iterator[LanguageModel]:
-        """The teacher's model, with the adapters off for as long as the block runs where that is what it means."""
-        with self.model.model.disable_adapter() if self._adapter_off else contextlib.nullcontext():  # type: ignore[operator]
-            yield self.model
+        """The teacher's model, whole, with the adapters off for as long as the block runs where that is what it means.
+
+        All processes must enter it.
+        """
+        with self.model.whole() as whole:
+            self._whole = whole
+            with whole.model.disable_adapter() if self._adapter_off else contextlib.nullcontext():  # type: ignore[operator]
+                yield whole
+
+    def head(self) -> Head:
+        """Its last layer, which no adapter touches."""
+        return self.model.head.detached()
 
     def prompts(self, tokens: Sequence[Sequence[int]]) -> Prompts:
         """Prompts to sample from, or to score completions after; a frozen teacher keeps what it has run.
@@ -67,9 +82,9 @@ class TeacherModel:
         Call it, and use what it returns, inside `active`.
         """
         if not self.frozen:
-            return FreshPrompts(make_decoder(self.model), tokens)
-        if self._store is None:
-            self._store = PrefixStore(make_decoder(self.model), self._prefix_bytes)
+            return FreshPrompts(make_decoder(self._whole), tokens)
+        if self._store is None:  # its decoder sees the same memory whenever the teacher is active
+            self._store = PrefixStore(make_decoder(self._whole), self._prefix_bytes)
         return self._store.prompts(tokens)
 
     @torch.no_grad()
@@ -99,7 +114,8 @@ class TeacherModel:
 
     @torch.no_grad()
     def _write_average(self) -> None:
-        weights = dict(self.model.model.named_parameters())
+        parts = self.model.shards
+        weights = dict(self.model.model.named_parameters()) if parts is None else parts.weights
         for name, value in self._average.items():
             weights[name].copy_(value)
 

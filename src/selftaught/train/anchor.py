@@ -36,6 +36,7 @@ from selftaught.processes import ALONE, ProcessGroup
 from selftaught.rollout.sampler import Sampling
 from selftaught.rollout.torch_sampler import sample
 from selftaught.train.batch import batch_indices, row_seed
+from selftaught.train.lockstep import keep_step
 
 USER_MARK = "\x00user\x00"
 OPENERS = (
@@ -108,11 +109,12 @@ class Anchor:
         prompts = _evenly(rehearsed, self.config.pool) if config.rehearsal else []
         self._held: list[_Held] = []
         if config.rows:
-            writer = origin or base
-            self._held.append(_Held(draw_rows(writer, config, seed, processes), config.rows, _copied_head(writer)))
+            with (origin or base).whole() as writer:
+                self._held.append(_Held(draw_rows(writer, config, seed, processes), config.rows, _copied_head(writer)))
         if prompts:
-            answers = answered(base, prompts, rehearsed_tokens, seed, processes)
-            self._held.append(_Held(answers, config.rehearsal, _copied_head(base)))
+            with base.whole() as writer:
+                answers = answered(writer, prompts, rehearsed_tokens, seed, processes)
+                self._held.append(_Held(answers, config.rehearsal, _copied_head(writer)))
 
     @property
     def general(self) -> Sequence[AnchorRow]:
@@ -130,10 +132,12 @@ class Anchor:
             This process's part of the mean KL(base‖student) a token, in nats.
         """
         num_rows = sum(held.rows_a_step for held in self._held)
-        total = 0.0
+        total, num_passes = 0.0, 0
         for held in self._held:
             rows = self.processes.share(held.picked(step, self.seed))
-            for group in microbatches([len(row.prompt) + len(row.completion) for row in rows], microbatch_tokens):
+            groups = microbatches([len(row.prompt) + len(row.completion) for row in rows], microbatch_tokens)
+            num_passes += len(groups)
+            for group in groups:
                 members = [rows[index] for index in group]
                 states = student_hidden(student, [row.prompt for row in members], [row.completion for row in members])
                 weights = sequence_weights([len(row.completion) for row in members], num_rows) * self.config.weight
@@ -141,6 +145,7 @@ class Anchor:
                 output = distillation_loss(states, student.head, base_states, held.head, weights, AS_IT_IS)
                 output.loss.backward()
                 total += output.loss.item()
+        keep_step(student, num_passes, self.processes)
         return total / self.config.weight
 
 

@@ -8,12 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from selftaught.errors import ArtifactError
 from selftaught.files import read_json, verify_directory, whole_directory, write_json
 
 SHARD_BYTES = 256 << 20
+STATE_FILE = "state.json"
+METADATA_FILE = ".metadata"  # of checkpoints that processes of torchrun wrote, each its part
 
 
 @dataclass(frozen=True)
@@ -41,19 +44,38 @@ def save_checkpoint(
     """
     from safetensors.torch import save_file
 
-    with whole_directory(folder / f"step-{step:06d}") as draft:
+    with whole_directory(step_folder(folder, step)) as draft:
         for number, shard in enumerate(_shards(tensors), 1):
             save_file(shard, draft / f"state-{number:04d}.safetensors")
-        write_json(draft / "state.json", {"step": step, "records": records})
+        write_json(draft / STATE_FILE, {"step": step, "records": records})
+    drop_older(folder, step, keep)
+
+
+def step_folder(folder: Path, step: int) -> Path:
+    """Where the checkpoint after `step` steps lies."""
+    return folder / f"step-{step:06d}"
+
+
+def drop_older(folder: Path, step: int, keep: int) -> None:
+    """Deletes all but the newest `keep` checkpoints up to a step."""
     for old in [other for other in _steps(folder) if _number(other) <= step][:-keep]:  # later ones are damaged
         shutil.rmtree(old, ignore_errors=True)
 
 
 def latest_checkpoint(folder: Path) -> Checkpoint | None:
-    """The newest checkpoint that is whole; None if there is none.
+    """The newest checkpoint that is whole, also one that was written in parts; None if there is none.
 
     A damaged one is passed over for the one before it; if all are damaged, that is an error.
     """
+    path = newest_whole(folder)
+    if path is None:
+        return None
+    state = read_json(path / STATE_FILE)
+    return Checkpoint(state["step"], read_tensors(path), state["records"])
+
+
+def newest_whole(folder: Path) -> Path | None:
+    """The newest checkpoint's place; see `latest_checkpoint`."""
     problems: list[str] = []
     for path in reversed(_steps(folder)):
         try:
@@ -61,8 +83,7 @@ def latest_checkpoint(folder: Path) -> Checkpoint | None:
         except ArtifactError as error:
             problems.append(str(error))
             continue
-        state = read_json(path / "state.json")
-        return Checkpoint(state["step"], _load_shards(path), state["records"])
+        return path
     if problems:
         raise ArtifactError(f"no checkpoint is whole: {problems[0]}")
     return None
@@ -79,10 +100,17 @@ def _shards(tensors: Mapping[str, Tensor]) -> Iterator[dict[str, Tensor]]:
     yield shard
 
 
-def _load_shards(path: Path) -> dict[str, Tensor]:
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """All tensors of a checkpoint, whole."""
     from safetensors.torch import load_file
 
     tensors: dict[str, Tensor] = {}
+    if (path / METADATA_FILE).exists():
+        import torch.distributed.checkpoint as dcp
+
+        stored = dcp.FileSystemReader(path).read_metadata().state_dict_metadata
+        tensors = {name: torch.empty(one.size, dtype=one.properties.dtype) for name, one in stored.items()}
+        dcp.load(tensors, checkpoint_id=path, no_dist=True)
     for shard in sorted(path.glob("state-*.safetensors")):
         tensors |= load_file(shard)
     return tensors

@@ -14,9 +14,8 @@ from typing import Any
 from selftaught.config import METHOD_LABELS, LearnConfig
 from selftaught.errors import ConfigError, TrainingError
 from selftaught.files import whole_directory, write_text
-from selftaught.models.adapters import trainable
 from selftaught.models.fast_decoder import make_decoder
-from selftaught.models.load import LanguageModel, load_model
+from selftaught.models.load import LanguageModel
 from selftaught.models.prefill import FreshPrompts
 from selftaught.processes import ALONE, ProcessGroup
 from selftaught.rollout.sampler import Sampling
@@ -24,11 +23,13 @@ from selftaught.rollout.torch_sampler import sample
 from selftaught.runtime import peak_memory_gib, release_memory
 from selftaught.train.batch import TrainRow, batch_indices
 from selftaught.train.checkpoint import latest_checkpoint, save_checkpoint
+from selftaught.train.distributed_optim import load_student, make_optimizer
 from selftaught.train.guard import trouble, watches
 from selftaught.train.methods import Method, make_method
-from selftaught.train.optim import Optimizer, learning_rate
+from selftaught.train.optim import AnyOptimizer, learning_rate
 from selftaught.train.rollouts import drawn_by_teacher
 from selftaught.train.rows import prepare
+from selftaught.train.sharded_checkpoint import restore_parts, save_parts
 from selftaught.train.step import StepOutput
 from selftaught.types import Example
 
@@ -145,16 +146,15 @@ def train(
     if not config.teaches:
         raise ConfigError(f"method: {METHOD_LABELS[config.method]} teaches nothing; measure it with `learn`")
     callbacks = callbacks or Callbacks()
-    student = load_model(source, dtype=config.dtype, masters=True)
+    student = load_student(source, config, processes)
     config, rows = prepare(examples, student, config)
-    student = trainable(student, config)
-    optimizer = Optimizer(student, config, processes)
+    optimizer = make_optimizer(student, config, processes)
     release_memory()  # the weights as they were loaded
     started = time.perf_counter()
     method = make_method(student, optimizer, rows, config, processes, rehearse, None if origin == source else origin)
     record, first = RunRecord(seconds=time.perf_counter() - started), 0
     if checkpoints is not None:
-        record, first = _restored(checkpoints, optimizer, method) or (record, first)
+        record, first = _restored(checkpoints, optimizer, method, processes) or (record, first)
     release_memory()
     paces: deque[float] = deque(maxlen=PACE_STEPS)  # seconds
     for step in range(first, config.total_steps):
@@ -168,21 +168,23 @@ def train(
         record.tokens += output.num_tokens
         done = step + 1
         record.steps.append(_signs(output, done))
+        answer = _answer(student, rows[0], config, processes) if _is_shown(config, step) else None
         if processes.first:
-            callbacks.on_step(_report(student, rows, output, config, step, record, fmean(paces)))
+            callbacks.on_step(_report(rows[0], answer, output, config, step, record, fmean(paces)))
         if (why := trouble(record.steps, config.guard)) is not None:
-            record = _stopped(checkpoints, optimizer, method, done, why)
+            record = _stopped(checkpoints, optimizer, method, done, why, processes)
             break
         due = config.evaluate_every and done % config.evaluate_every == 0 and done < config.total_steps
         if callbacks.on_evaluate is not None and due:
-            values = callbacks.on_evaluate(student, done)
+            with student.whole() as whole:
+                values = callbacks.on_evaluate(whole, done)
             record.curve.append({"step": done, "seconds": round(record.seconds, 2), **values})
             release_memory()
         if checkpoints is not None and _checkpoint_due(config, done):
             _save(checkpoints, done, optimizer, method, record, processes)
     record.peak_memory_gib = processes.sum(peak_memory_gib()) + processes.shared_bytes / 2**30
     optimizer.close()
-    return student, record
+    return student.gathered(), record
 
 
 def _checkpoint_due(config: LearnConfig, done: int) -> bool:
@@ -199,13 +201,15 @@ def _signs(output: StepOutput, step: int) -> dict[str, Any]:
     return {**signs, "repetition": output.repetition, "unended": 1 - output.num_ended / output.num_rows}
 
 
-def _stopped(checkpoints: Path | None, optimizer: Optimizer, method: Method, step: int, why: str) -> RunRecord:
+def _stopped(
+    checkpoints: Path | None, optimizer: AnyOptimizer, method: Method, step: int, why: str, processes: ProcessGroup
+) -> RunRecord:
     """Goes back to the newest checkpoint, which was written before a bound was crossed.
 
     Raises:
         TrainingError: there is none.
     """
-    found = None if checkpoints is None else _restored(checkpoints, optimizer, method)
+    found = None if checkpoints is None else _restored(checkpoints, optimizer, method, processes)
     if found is None:
         raise TrainingError(
             f"step {step}: {why}, and there is no checkpoint to keep; lower learning_rate, give a folder for "
@@ -216,41 +220,57 @@ def _stopped(checkpoints: Path | None, optimizer: Optimizer, method: Method, ste
     return record
 
 
-def _restored(checkpoints: Path, optimizer: Optimizer, method: Method) -> tuple[RunRecord, int] | None:
+def _restored(
+    checkpoints: Path, optimizer: AnyOptimizer, method: Method, processes: ProcessGroup
+) -> tuple[RunRecord, int] | None:
     """Goes back to the newest checkpoint; what had been reported by then, and the number of steps done."""
-    found = latest_checkpoint(checkpoints)
-    if found is None:
-        return None
-    optimizer.load_state(found.tensors)
-    method.load_state(found.tensors)
-    return RunRecord(**found.records), found.step
+    if processes.distributed:
+        tensors = {**optimizer.state(), **method.state()}
+        parts = restore_parts(checkpoints, tensors, processes)
+        if parts is None:
+            return None
+        step, records = parts
+    else:
+        found = latest_checkpoint(checkpoints)
+        if found is None:
+            return None
+        step, tensors, records = found.step, found.tensors, found.records
+    optimizer.load_state(tensors)
+    method.load_state(tensors)
+    return RunRecord(**records), step
 
 
 def _save(
     checkpoints: Path,
     step: int,
-    optimizer: Optimizer,
+    optimizer: AnyOptimizer,
     method: Method,
     record: RunRecord,
     processes: ProcessGroup,
 ) -> None:
-    """Writes a checkpoint after `step` steps, in the first process."""
-    tensors = {**optimizer.state(), **method.state()}
-    if processes.first:
-        save_checkpoint(checkpoints, step, tensors, asdict(record), optimizer.config.keep_checkpoints)
+    """Writes a checkpoint after `step` steps: the first process, or each its part."""
+    tensors, keep = {**optimizer.state(), **method.state()}, optimizer.config.keep_checkpoints
+    if processes.distributed:
+        save_parts(checkpoints, step, tensors, asdict(record), keep, processes)
+    elif processes.first:
+        save_checkpoint(checkpoints, step, tensors, asdict(record), keep)
     processes.wait()  # the tensors are shared, and the next step changes them
 
 
+def _is_shown(config: LearnConfig, step: int) -> bool:
+    """Whether the student is asked the first row after a step (0-based)."""
+    return step % SAMPLE_EVERY == 0 or step + 1 == config.total_steps
+
+
 def _report(
-    student: LanguageModel,
-    rows: list[TrainRow],
+    followed: TrainRow,
+    answer: str | None,
     output: StepOutput,
     config: LearnConfig,
     step: int,
     record: RunRecord,
     pace: float,
 ) -> StepReport:
-    shown = step % SAMPLE_EVERY == 0 or step + 1 == config.total_steps
     return StepReport(
         step=step + 1,
         steps=config.total_steps,
@@ -264,15 +284,18 @@ def _report(
         seconds=record.seconds,
         seconds_left=pace * (config.total_steps - step - 1),
         tokens=record.tokens,
-        sample_id=rows[0].id,
-        sample=_answer(student, rows[0], config) if shown else None,
+        sample_id=followed.id,
+        sample=answer,
     )
 
 
-def _answer(student: LanguageModel, row: TrainRow, config: LearnConfig) -> str:
-    """What the student says to a row now, at its likeliest: drawing it changes nothing in the run."""
-    prompt = FreshPrompts(make_decoder(student), [row.prompt])
-    (completion,) = sample(prompt, Sampling(config.completion_limit, temperature=0.0))
+def _answer(student: LanguageModel, row: TrainRow, config: LearnConfig, processes: ProcessGroup) -> str | None:
+    """What the student says to a row now, at its likeliest, in the first process: drawing it changes nothing."""
+    with student.whole() as whole:
+        if not processes.first:
+            return None
+        prompt = FreshPrompts(make_decoder(whole), [row.prompt])
+        (completion,) = sample(prompt, Sampling(config.completion_limit, temperature=0.0))
     text: str = student.tokenizer.decode(completion.ids, skip_special_tokens=True)
     return text.strip()
 

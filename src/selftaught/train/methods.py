@@ -14,7 +14,7 @@ from selftaught.models.teacher import TeacherModel
 from selftaught.processes import ProcessGroup
 from selftaught.train.anchor import Anchor
 from selftaught.train.batch import TrainRow, batch_indices
-from selftaught.train.optim import Optimizer
+from selftaught.train.optim import AnyOptimizer
 from selftaught.train.rollouts import Rollouts
 from selftaught.train.rows import rehearsal_prompts
 from selftaught.train.sft import sft_step
@@ -37,7 +37,7 @@ class Method:
     def __init__(
         self,
         student: LanguageModel,
-        optimizer: Optimizer,
+        optimizer: AnyOptimizer,
         rows: Sequence[TrainRow],
         config: LearnConfig,
         processes: ProcessGroup,
@@ -72,7 +72,7 @@ class Distillation(Method):
     def __init__(
         self,
         student: LanguageModel,
-        optimizer: Optimizer,
+        optimizer: AnyOptimizer,
         rows: Sequence[TrainRow],
         config: LearnConfig,
         processes: ProcessGroup,
@@ -120,7 +120,7 @@ class TeacherSamples(Method):
     def __init__(
         self,
         student: LanguageModel,
-        optimizer: Optimizer,
+        optimizer: AnyOptimizer,
         rows: Sequence[TrainRow],
         config: LearnConfig,
         processes: ProcessGroup,
@@ -142,7 +142,7 @@ class Replay(Method):
     def __init__(
         self,
         student: LanguageModel,
-        optimizer: Optimizer,
+        optimizer: AnyOptimizer,
         rows: Sequence[TrainRow],
         config: LearnConfig,
         processes: ProcessGroup,
@@ -166,7 +166,7 @@ class Reinvoke(Method):
     def __init__(
         self,
         student: LanguageModel,
-        optimizer: Optimizer,
+        optimizer: AnyOptimizer,
         rows: Sequence[TrainRow],
         config: LearnConfig,
         processes: ProcessGroup,
@@ -188,7 +188,7 @@ class Reinvoke(Method):
 
 def make_method(
     student: LanguageModel,
-    optimizer: Optimizer,
+    optimizer: AnyOptimizer,
     rows: Sequence[TrainRow],
     config: LearnConfig,
     processes: ProcessGroup,
@@ -203,7 +203,7 @@ def make_method(
 
 
 def _teacher(
-    student: LanguageModel, optimizer: Optimizer, config: LearnConfig, processes: ProcessGroup
+    student: LanguageModel, optimizer: AnyOptimizer, config: LearnConfig, processes: ProcessGroup
 ) -> TeacherModel:
     teacher = TeacherModel(student, config.teacher, (config.prefix_cache_mib << 20) // processes.size, processes)
     teacher.start(student, optimizer.masters)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -29,6 +30,29 @@ def learning_rate(config: LearnConfig, step: int) -> float:
         return config.peak_learning_rate
     done = (step - config.warmup_steps) / max(1, config.total_steps - config.warmup_steps)
     return config.peak_learning_rate * 0.5 * (1 + math.cos(math.pi * done))
+
+
+class AnyOptimizer(Protocol):
+    """What holds the student's masters and moves them: see `Optimizer`, and `distributed_optim`."""
+
+    config: LearnConfig
+    masters: dict[str, Tensor]
+
+    def step(self, step: int) -> float:
+        """Adds everyone's gradient and updates; the gradient's norm before clipping."""
+        ...
+
+    def state(self) -> dict[str, Tensor]:
+        """All that a later `load_state` needs, by name: the tensors themselves, not copies."""
+        ...
+
+    def load_state(self, tensors: Mapping[str, Tensor]) -> None:
+        """Goes back to a state, weights of the model included."""
+        ...
+
+    def close(self) -> None:
+        """Lets go of what only training needs."""
+        ...
 
 
 PIECE = 1 << 20  # numbers handled at a time where a copy of them is made
@@ -93,12 +117,7 @@ class Optimizer:
             self._part.grad += other
         norms = torch.stack(torch._foreach_norm(self._part.grad.split(PIECE)))  # in pieces, for float32 sums' sake
         norm = math.sqrt(self.processes.sum(float(norms.cpu().double().square().sum())))
-        if not math.isfinite(norm):
-            raise TrainingError(
-                f"step {step + 1}: the gradient is not finite; lower learning_rate, or set dtype=float32 "
-                "(the last checkpoint is kept)"
-            )
-        self._part.grad *= min(1.0, self.config.max_grad_norm / (norm + 1e-6))
+        self._part.grad *= clipping(norm, self.config, step)
         for group in self._adamw.param_groups:
             group["lr"] = learning_rate(self.config, step)
         self._adamw.step()
@@ -130,6 +149,20 @@ class Optimizer:
         if self.processes.first and self._weights is not self._master:
             self._weights.copy_(self._master)
         self.processes.wait()
+
+
+def clipping(norm: float, config: LearnConfig, step: int) -> float:
+    """What a gradient of that norm is multiplied by.
+
+    Raises:
+        TrainingError: it is not finite.
+    """
+    if not math.isfinite(norm):
+        raise TrainingError(
+            f"step {step + 1}: the gradient is not finite; lower learning_rate, or set dtype=float32 "
+            "(the last checkpoint is kept)"
+        )
+    return min(1.0, config.max_grad_norm / (norm + 1e-6))
 
 
 def _adder(total: Tensor):  # type: ignore[no-untyped-def]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -157,13 +158,11 @@ class Rollouts:
         return [kept[key].completion.ids for key in wanted]
 
     def _from_student(self, indices: Sequence[int], places: Sequence[int], step: int) -> list[Rollout]:
-        if not indices:
-            return []
         seeds = [row_seed(self._config.seed, step, place) for place in places]
-        prompts = FreshPrompts(
-            make_decoder(self._student, self._sampling.max_new_tokens), [self._rows[index].prompt for index in indices]
-        )
-        completions = sample(prompts, self._sampling, seeds, self._drafts(indices))
+        with self._student.whole() as student:
+            decoder = make_decoder(student, self._sampling.max_new_tokens)
+            prompts = FreshPrompts(decoder, [self._rows[index].prompt for index in indices])
+            completions = sample(prompts, self._sampling, seeds, self._drafts(indices))
         if self._config.rollout.speculative:
             self._before |= {index: drawn.ids for index, drawn in zip(indices, completions, strict=True)}
         return self._scored(indices, completions)
@@ -179,9 +178,10 @@ class Rollouts:
         groups = sorted({self._places[draw][0] for draw in wanted})
         missing = self._shared_out([group for group in groups if group not in self._kept])
         drawn = []
-        for group in self._processes.share(missing):
-            numbers, rows = zip(*self._groups[group], strict=True)
-            drawn.append(self._from_teacher(rows, numbers, "draw"))
+        with self._teacher.active() if missing else nullcontext():
+            for group in self._processes.share(missing):
+                numbers, rows = zip(*self._groups[group], strict=True)
+                drawn.append(self._from_teacher(rows, numbers, "draw"))
         everyones = self._processes.merged(self._processes.gather(drawn)) if missing else []
         found = {group: self._kept[group] for group in groups if group in self._kept}
         found |= dict(zip(missing, everyones, strict=True))
@@ -208,8 +208,6 @@ class Rollouts:
             self._kept_bytes -= _size(dropped)
 
     def _from_teacher(self, indices: Sequence[int], places: Sequence[int], stream: str) -> list[Rollout]:
-        if not indices:
-            return []
         seeds = [row_seed(self._config.seed, f"{stream}/{place}", index) for place, index in zip(places, indices)]
         with self._teacher.active():
             prompts = self._teacher.prompts([self._rows[index].teacher_prompt for index in indices])
@@ -219,6 +217,8 @@ class Rollouts:
     def _scored(self, indices: Sequence[int], completions: Sequence[Completion]) -> list[Rollout]:
         answers = [completion.ids for completion in completions]
         with self._teacher.active():
+            if not indices:
+                return []
             prompts = self._teacher.prompts([self._rows[index].teacher_prompt for index in indices])
             states = teacher_hidden(prompts, answers)  # [N, H]
         pieces = states.split([len(answer) for answer in answers])

@@ -13,13 +13,14 @@ from selftaught.models.load import LanguageModel
 from selftaught.models.score import student_hidden
 from selftaught.processes import ALONE, ProcessGroup
 from selftaught.train.batch import TrainRow
-from selftaught.train.optim import Optimizer
+from selftaught.train.lockstep import keep_step
+from selftaught.train.optim import AnyOptimizer
 from selftaught.train.step import StepOutput, check_finite
 
 
 def sft_step(
     student: LanguageModel,
-    optimizer: Optimizer,
+    optimizer: AnyOptimizer,
     rows: Sequence[TrainRow],
     config: LearnConfig,
     step: int,
@@ -43,7 +44,8 @@ def sft_step(
         TrainingError: the loss or its gradient is not finite; no weight has been changed.
     """
     loss, nats, num_rows, rows = 0.0, 0.0, len(rows), processes.share(rows)
-    for group in microbatches([len(row.prompt) + len(row.target) for row in rows], config.microbatch_tokens):
+    groups = microbatches([len(row.prompt) + len(row.target) for row in rows], config.microbatch_tokens)
+    for group in groups:
         targets = [rows[index].target for index in group]
         states = student_hidden(student, [rows[index].prompt for index in group], targets)  # [N, H]
         packed = torch.tensor([token for target in targets for token in target], device=states.device)  # [N]
@@ -54,6 +56,7 @@ def sft_step(
         output.loss.backward()
         loss += output.loss.item()
         nats += output.nats.sum().item()
+    keep_step(student, len(groups), processes)
     loss, nats, num_tokens = processes.sum(loss, nats, sum(len(row.target) for row in rows))
     check_finite(loss, step)
     grad_norm = optimizer.step(step)

@@ -22,7 +22,8 @@ from selftaught.processes import ALONE, ProcessGroup
 from selftaught.train.anchor import Anchor
 from selftaught.train.batch import TrainRow
 from selftaught.train.guard import repetition
-from selftaught.train.optim import Optimizer
+from selftaught.train.lockstep import keep_step
+from selftaught.train.optim import AnyOptimizer
 from selftaught.train.rollouts import Rollouts
 
 
@@ -56,7 +57,7 @@ def sdft_step(
     student: LanguageModel,
     teacher: TeacherModel,
     rollouts: Rollouts,
-    optimizer: Optimizer,
+    optimizer: AnyOptimizer,
     rows: Sequence[TrainRow],
     indices: Sequence[int],
     config: LearnConfig,
@@ -86,12 +87,12 @@ def sdft_step(
     drawn = rollouts.draw(indices, step)
     prompts = [rows[rollout.row].prompt for rollout in drawn]
     answers = [rollout.completion.ids for rollout in drawn]
-    with teacher.active() as teacher_model:
-        teacher_head = teacher_model.head.detached()
+    teacher_head = teacher.head()
 
     loss, nats = 0.0, 0.0
     lengths = [len(prompt) + len(answer) for prompt, answer in zip(prompts, answers)]
-    for group in microbatches(lengths, config.microbatch_tokens, prompts if config.rollout.per_prompt > 1 else None):
+    groups = microbatches(lengths, config.microbatch_tokens, prompts if config.rollout.per_prompt > 1 else None)
+    for group in groups:
         # 2. the student scores the same tokens, without the demonstration
         group_answers = [answers[row] for row in group]
         student_states = student_hidden(student, [prompts[row] for row in group], group_answers)  # [N, H]
@@ -103,6 +104,7 @@ def sdft_step(
         output.loss.backward()
         loss += output.loss.item()
         nats += output.nats.sum().item()
+    keep_step(student, len(groups), processes)
     anchor_nats = anchor.backward(student, step, config.microbatch_tokens) if anchor is not None else 0.0
     num_tokens, num_ended = sum(map(len, answers)), sum(rollout.completion.ended for rollout in drawn)
     repeated = sum(map(repetition, answers)) / len(indices)

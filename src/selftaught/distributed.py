@@ -1,0 +1,341 @@
+"""Processes that torchrun has started, on one machine or on many, each with a GPU where there are any.
+
+All are started with the same words. The first (rank 0) does what they say; the others wait until it has work for them,
+and do their share of it, as those that `processes` starts. What they exchange goes through torch.distributed: gloo
+between processors, nccl between GPUs. There is no memory that all see.
+
+A process that is killed, or hangs, ends the others too: the next exchange fails, at the latest after
+`SELFTAUGHT_TIMEOUT_SECONDS` (1800), and what is done is kept in the last checkpoint.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import pickle
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+from datetime import timedelta
+from typing import Any, NoReturn, TypeVar
+
+from selftaught.errors import GO_ON, ConfigError, SelftaughtError, TrainingError
+from selftaught.processes import ProcessGroup, num_processes, process_group
+
+T = TypeVar("T")
+VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")  # as torchrun and Kubernetes' PyTorchJob set them
+TIMEOUT_SECONDS = 1800  # longer than the first process writes or scores by itself
+LOOK_SECONDS = 0.2  # between looks at whether there is work
+LOST = (
+    "a training process ended or hung, killed perhaps for lack of memory, or its machine is gone; what is done is "
+    f"kept: {GO_ON}, with as many processes as you like"
+)
+
+
+def launched() -> bool:
+    """Whether torchrun, or something that sets the same variables, has started this process."""
+    return all(os.environ.get(name) for name in VARIABLES)
+
+
+def _number(variable: str, default: int) -> int:
+    return int(os.environ.get(variable) or default)
+
+
+def launched_size() -> int:
+    """How many it has started."""
+    return int(os.environ["WORLD_SIZE"])
+
+
+def check_parallel(parallel: str, distributed: bool) -> None:
+    """Refuses a way to train together that these processes do not have.
+
+    Raises:
+        ConfigError: it needs torchrun.
+    """
+    if parallel != "auto" and not distributed:
+        raise ConfigError(
+            f"parallel: {parallel} is for processes that torchrun has started: "
+            "torchrun --nproc-per-node N -m selftaught …; or leave it out"
+        )
+
+
+class DistributedGroup(ProcessGroup):
+    """What a process knows of those that torchrun has started beside it."""
+
+    distributed = True
+
+    def gather(self, value: T) -> list[T]:
+        """See `ProcessGroup`; tensors on a GPU come to lie on this process's own."""
+        import torch.distributed as dist
+
+        if self.size == 1:
+            return [value]
+        packed: list[Any] = [None] * self.size
+        dist.all_gather_object(packed, _packed(value))
+        return [value if rank == self.rank else _unpacked(data) for rank, data in enumerate(packed)]
+
+    def in_turn(self, work: Callable[[], T]) -> T:
+        """Does something that needs much memory for a moment, on each machine one process after another."""
+        own, most = _number("LOCAL_RANK", 0), max(self.gather(_number("LOCAL_WORLD_SIZE", 1)))
+        for turn in range(most):
+            if turn == own:
+                result = work()
+            self.wait()
+        return result
+
+    def shared_memory(self, *_: Any, **__: Any) -> NoReturn:
+        """There is none; see `train.distributed_optim`."""
+        raise AssertionError("processes of torchrun share no memory")
+
+
+class _Session:
+    """This process's connection to the others, from the first need of it to the end."""
+
+    def __init__(self) -> None:
+        import torch.distributed as dist
+
+        self.timeout = timedelta(seconds=_number("SELFTAUGHT_TIMEOUT_SECONDS", TIMEOUT_SECONDS))
+        with _refused_in_words():
+            shared, self.rank, self.size = next(dist.rendezvous("env://", timeout=self.timeout))
+        self.store = dist.PrefixStore("selftaught", shared)
+        self.group: DistributedGroup | None = None
+        self.failed = False
+        self._calls = 0
+        signal.signal(signal.SIGTERM, _ended_from_outside)
+
+    def call(self, more: bool) -> None:
+        """The first process: has the others come to work, or go."""
+        self.store.set(f"call/{self._calls}", "work" if more else "end")
+        self._calls += 1
+
+    def called(self) -> bool:
+        """The others: wait until there is work; False at the end."""
+        key = f"call/{self._calls}"
+        while not self.store.check([key]):
+            if self.error() is not None:
+                raise _Lost(LOST)
+            time.sleep(LOOK_SECONDS)
+        self._calls += 1
+        return bool(self.store.get(key) == b"work")
+
+    def joined(self) -> DistributedGroup:
+        """The group of all; everyone must come."""
+        import torch
+        import torch.distributed as dist
+
+        if self.group is None:
+            backend, device = "gloo", None
+            if torch.cuda.is_available():
+                backend, device = "cpu:gloo,cuda:nccl", _own_gpu()
+            dist.init_process_group(
+                backend,
+                store=dist.PrefixStore("torch", self.store),
+                rank=self.rank,
+                world_size=self.size,
+                timeout=self.timeout,
+                device_id=device,
+            )
+            self.group = DistributedGroup(self.rank, self.size)
+        return self.group
+
+    def tell(self, error: SelftaughtError) -> None:
+        """Leaves word of why this process ends, unless another has."""
+        import torch.distributed as dist
+
+        self.failed = True
+        with suppress(dist.DistError, RuntimeError):
+            self.store.compare_set("error", "", pickle.dumps(error).hex())
+
+    def error(self) -> SelftaughtError | None:
+        """Why a process has ended, if one has left word."""
+        import torch.distributed as dist
+
+        with suppress(dist.DistError, RuntimeError):
+            if self.store.check(["error"]):
+                error: SelftaughtError = pickle.loads(bytes.fromhex(self.store.get("error").decode()))
+                return error
+        return None
+
+    def end(self) -> None:
+        """All come here at the end: a process that leaves while another is still in an exchange aborts it."""
+        import torch.distributed as dist
+
+        if self.group is not None:
+            dist.barrier()
+            dist.destroy_process_group()
+
+
+_sessions: list[_Session] = []  # none, or the one of this process
+
+
+def _session() -> _Session:
+    if not _sessions:
+        _sessions.append(_Session())
+    return _sessions[0]
+
+
+def working_group(
+    wanted: int, batch_size: int, weight_bytes: int, work: Callable[..., Any], *arguments: Any
+) -> AbstractContextManager[ProcessGroup]:
+    """Those that torchrun has started; else as many as `num_processes` says, which are started here.
+
+    Args:
+        wanted: 0 is as many as there are, or as is sensible.
+        batch_size: rows of a step.
+        weight_bytes: of the model's files.
+        work: what the others call, see `process_group`.
+        *arguments: picklable.
+
+    Raises:
+        ConfigError: more or fewer are wanted than torchrun has started.
+    """
+    if not launched():
+        return process_group(num_processes(wanted, batch_size, weight_bytes), work, *arguments)
+    if wanted not in (0, launched_size()):
+        raise ConfigError(f"processes: torchrun has started {launched_size()}, not {wanted}; leave --processes out")
+    return launched_group(work, *arguments)
+
+
+@contextmanager
+def launched_group(work: Callable[..., Any], *arguments: Any) -> Iterator[DistributedGroup]:
+    """The first process: has the others call `work(*arguments, group)`, while it does the same itself.
+
+    Raises:
+        TrainingError: another process is gone.
+        SelftaughtError: what another process raised.
+    """
+    session = _session()
+    try:
+        session.call(more=True)
+        group = session.joined()
+        group.gather((work, arguments))
+        yield group
+        group.wait()
+    except SelftaughtError as error:
+        session.tell(error)
+        raise session.error() or error from None
+    except RuntimeError as error:
+        session.failed = True
+        if not _is_loss(error):
+            session.tell(TrainingError(f"a training process met an error: {type(error).__name__}: {error}"))
+            raise
+        raise session.error() or TrainingError(LOST) from error
+    except BaseException:
+        session.tell(TrainingError("the first process was interrupted"))
+        raise
+
+
+def assist() -> int:
+    """What every process but the first does: its share of each work, until there is no more.
+
+    Returns:
+        The exit code.
+    """
+    from selftaught.runtime import prepare
+
+    prepare()
+    session = _session()
+    try:
+        while session.called():
+            group = session.joined()
+            started: list[Any] = group.gather(None)
+            work, arguments = started[0]
+            work(*arguments, group)
+            group.wait()
+        session.end()
+        return 0
+    except KeyboardInterrupt:
+        return 1
+    except _Lost:
+        _say_lost(session)
+    except SelftaughtError as error:
+        session.tell(error)  # the first process tells the user
+    except Exception as error:
+        if _is_loss(error):
+            _say_lost(session)
+        else:
+            traceback.print_exc()
+            session.tell(TrainingError(f"a training process met an error: {type(error).__name__}: {error}"))
+    sys.stderr.flush()
+    os._exit(1)  # threads of a broken exchange could keep it, or abort it
+
+
+def finish(code: int) -> None:
+    """The first process's end: lets the others go. After an error it leaves at once, with an exit code."""
+    try:
+        session = _session()
+    except ConfigError:  # as it has been told
+        return
+    if session.failed:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    session.call(more=False)
+    session.end()
+
+
+class _Lost(TrainingError):
+    """Others are gone, or this process was told to go."""
+
+
+def _ended_from_outside(*_: Any) -> NoReturn:
+    """torchrun ends all when one has ended; so does a scheduler that takes the machine back."""
+    raise _Lost(LOST)
+
+
+def _say_lost(session: _Session) -> None:
+    if session.error() is None:  # else the first process says what it was
+        print(f"selftaught: process {session.rank}: {LOST}", file=sys.stderr)
+
+
+def _is_loss(error: Exception) -> bool:
+    """Whether an exchange failed because another process is gone; gloo has no error of its own."""
+    import torch.distributed as dist
+
+    if isinstance(error, dist.DistError):
+        return True
+    words = str(error)
+    return isinstance(error, RuntimeError) and any(word in words for word in ("gloo", "Connection", "onnection reset"))
+
+
+@contextmanager
+def _refused_in_words() -> Iterator[None]:
+    """Raises ConfigError where the others cannot be met."""
+    import torch.distributed as dist
+
+    try:
+        yield
+    except (dist.DistError, ValueError) as error:
+        where = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+        words = " ".join(str(error).split())[:200]
+        raise ConfigError(f"the other processes cannot be met at {where} ({words}); see docs/cluster.md") from error
+
+
+def _own_gpu() -> Any:
+    import torch
+
+    own = _number("LOCAL_RANK", 0)
+    if own >= torch.cuda.device_count():
+        raise ConfigError(f"{own + 1} processes or more on a machine with {torch.cuda.device_count()} GPUs: one each")
+    torch.cuda.set_device(own)
+    return torch.device("cuda", own)
+
+
+def _packed(value: Any) -> bytes:
+    import torch
+
+    buffer = io.BytesIO()
+    torch.save(value, buffer)
+    return buffer.getvalue()
+
+
+def _unpacked(data: bytes) -> Any:
+    import torch
+
+    def here(storage: Any, place: str) -> Any:
+        return storage.cuda() if place.startswith("cuda") else storage
+
+    return torch.load(io.BytesIO(data), map_location=here, weights_only=False)
