@@ -13,7 +13,9 @@ CHAT_TEMPLATE = (
 )
 
 
-def make_tiny_model(folder: Path, chat_template: str | None = CHAT_TEMPLATE, seed: int = 0, scale: float = 1.0) -> Path:
+def make_tiny_model(
+    folder: Path, chat_template: str | None = CHAT_TEMPLATE, seed: int = 0, scale: float = 1.0, tied: bool = True
+) -> Path:
     """Writes a two-layer Llama with a byte tokenizer as a transformers directory.
 
     A fresh model's distributions are all but uniform; a `scale` of its matrices above 1 gives it opinions.
@@ -39,7 +41,7 @@ def make_tiny_model(folder: Path, chat_template: str | None = CHAT_TEMPLATE, see
         num_attention_heads=4,
         num_key_value_heads=2,
         max_position_embeddings=2048,
-        tie_word_embeddings=True,
+        tie_word_embeddings=tied,
         eos_token_id=2,
         pad_token_id=0,
         bos_token_id=1,

@@ -168,3 +168,45 @@ def measure(source: Path, examples: Sequence[Any], group: ProcessGroup) -> dict[
     with torch.no_grad():
         model.plain_model.model.norm.weight.mul_(1.2)
     return {**found, "drift": drift_nats(reference, model), "everyones": group.gather(found["results"])}
+
+
+def hold(source: Path, examples: Sequence[Any], config: Any, group: ProcessGroup) -> list[dict[str, Any]]:
+    """How many numbers of each kind every process holds in a step, and how many bytes of tensors after it."""
+    import gc
+
+    import torch
+
+    from selftaught.train.distributed_optim import ShardedOptimizer, load_student, make_optimizer
+    from selftaught.train.methods import Distillation, make_method
+    from selftaught.train.rows import prepare
+
+    def numbers(tensors: Any) -> int:
+        """Of what a tensor's memory holds, whether the tensor shows it or not."""
+        parts = [tensor.to_local() if hasattr(tensor, "to_local") else tensor for tensor in tensors]
+        return sum(part.untyped_storage().nbytes() // part.element_size() for part in parts)
+
+    student = load_student(source, config, group)
+    config, rows = prepare(examples, student, config)
+    optimizer = make_optimizer(student, config, group)
+    method = make_method(student, optimizer, rows, config, group)
+    assert isinstance(optimizer, ShardedOptimizer) and isinstance(method, Distillation) and student.shards is not None
+    found: dict[str, Any] = {"all": sum(weight.numel() for weight in student.shards.weights.values())}
+    found["trained"] = sum(weight.numel() for weight in optimizer.masters.values())
+
+    def look(step: int) -> float:
+        found["gradients"] = numbers(weight.grad for weight in optimizer._weights.values())
+        return ShardedOptimizer.step(optimizer, step)
+
+    optimizer.step = look  # type: ignore[method-assign]
+    method.step(range(len(rows)), 0)
+    found["weights"] = numbers(student.shards.weights.values())
+    found["module"] = numbers({id(w): w for w in student.model.parameters()}.values())
+    state = optimizer.state()
+    found["moments"] = numbers(tensor for name, tensor in state.items() if name.startswith("exp_avg"))
+    parts = method.teacher.model.shards
+    found["teacher"] = None if parts is student.shards or parts is None else numbers(parts.weights.values())
+    gc.collect()
+    tensors = [one for one in gc.get_objects() if type(one) in (torch.Tensor, torch.nn.Parameter)]
+    storages = {one.untyped_storage().data_ptr(): one.untyped_storage().nbytes() for one in tensors}
+    found["bytes"] = sum(storages.values())
+    return group.gather(found)

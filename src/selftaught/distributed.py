@@ -95,12 +95,13 @@ class _Session:
     """This process's connection to the others, from the first need of it to the end."""
 
     def __init__(self) -> None:
-        import torch.distributed as dist
+        from torch.distributed.distributed_c10d import PrefixStore
+        from torch.distributed.rendezvous import rendezvous
 
         self.timeout = timedelta(seconds=_number("SELFTAUGHT_TIMEOUT_SECONDS", TIMEOUT_SECONDS))
         with _refused_in_words():
-            shared, self.rank, self.size = next(dist.rendezvous("env://", timeout=self.timeout))
-        self.store = dist.PrefixStore("selftaught", shared)
+            shared, self.rank, self.size = next(rendezvous("env://", timeout=self.timeout))
+        self.store = PrefixStore("selftaught", shared)
         self.group: DistributedGroup | None = None
         self.failed = False
         self._calls = 0
@@ -125,6 +126,7 @@ class _Session:
         """The group of all; everyone must come."""
         import torch
         import torch.distributed as dist
+        from torch.distributed.distributed_c10d import PrefixStore
 
         if self.group is None:
             backend, device = "gloo", None
@@ -132,7 +134,7 @@ class _Session:
                 backend, device = "cpu:gloo,cuda:nccl", _own_gpu()
             dist.init_process_group(
                 backend,
-                store=dist.PrefixStore("torch", self.store),
+                store=PrefixStore("torch", self.store),
                 rank=self.rank,
                 world_size=self.size,
                 timeout=self.timeout,

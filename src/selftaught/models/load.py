@@ -20,7 +20,7 @@ from selftaught.errors import ModelError
 from selftaught.losses.distillation import Head
 from selftaught.models.attention import use_fast_attention
 from selftaught.models.resolve import resolve_model
-from selftaught.models.sharded import Shards
+from selftaught.models.sharded import Shards, plain_of
 from selftaught.processes import ALONE, ProcessGroup
 
 logger = logging.getLogger(__name__)
@@ -58,8 +58,7 @@ class LanguageModel:
     @property
     def plain_model(self) -> Any:
         """The transformers model, also inside peft's wrapper (whose adapters live in its layers)."""
-        model: Any = self.model
-        return model.get_base_model() if hasattr(model, "get_base_model") else model
+        return plain_of(self.model)
 
     @property
     def head(self) -> Head:

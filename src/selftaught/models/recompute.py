@@ -18,8 +18,8 @@ class _Recomputed(nn.Module):
 
     def forward(self, *args: Any, **options: Any) -> Any:
         if not torch.is_grad_enabled():
-            return super().forward(*args, **options)  # type: ignore[misc]
-        return checkpoint(super().forward, *args, use_reentrant=False, preserve_rng_state=False, **options)  # type: ignore[misc]
+            return super().forward(*args, **options)
+        return checkpoint(super().forward, *args, use_reentrant=False, preserve_rng_state=False, **options)
 
 
 def recomputing(model: LanguageModel) -> LanguageModel:

@@ -40,8 +40,7 @@ class Shards:
         self.skeleton, self.weights, self.dtype = skeleton, dict(weights), dtype
         self._flat: Tensor | None = None  # [n] of the whole model; no memory while nobody needs it
         self._users = 0
-        plain: Any = skeleton.get_base_model() if hasattr(skeleton, "get_base_model") else skeleton
-        layer = plain.get_output_embeddings()
+        layer = plain_of(skeleton).get_output_embeddings()
         names = {id(weight): name for name, weight in skeleton.named_parameters()}
         self._head = names[id(layer.weight)]
         self._bias = names[id(layer.bias)] if getattr(layer, "bias", None) is not None else None
@@ -86,6 +85,11 @@ class Shards:
         return Shards(emptied(self.skeleton), weights, self.dtype)
 
 
+def plain_of(model: Any) -> Any:
+    """The transformers model, also inside peft's wrapper (whose adapters live in its layers)."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
 def emptied(model: nn.Module) -> nn.Module:
     """A copy without the memory of the weights; tied ones are tied in it as well."""
     memo: dict[int, Any] = {
@@ -117,8 +121,7 @@ def shard(model: nn.Module, dtype: torch.dtype, mesh: DeviceMesh) -> Shards:
     for weight in model.parameters():
         if not weight.requires_grad:
             weight.data = weight.data.to(dtype)
-    plain: Any = model.get_base_model() if hasattr(model, "get_base_model") else model
-    decoder = plain.get_decoder()
+    decoder = plain_of(model).get_decoder()
     policy = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32)
     owners = _owners(model)
     for module in (*layers_of(decoder), decoder):
@@ -175,7 +178,7 @@ class _Gathered(torch.autograd.Function):
         return whole
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Any, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Any, None]:
         from torch.distributed.tensor import DTensor, Partial
 
         everyones = DTensor.from_local(grad.float(), ctx.mesh, [Partial()], run_check=False)

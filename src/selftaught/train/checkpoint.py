@@ -106,11 +106,12 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
     tensors: dict[str, Tensor] = {}
     if (path / METADATA_FILE).exists():
-        import torch.distributed.checkpoint as dcp
+        from torch.distributed.checkpoint.filesystem import FileSystemReader
+        from torch.distributed.checkpoint.state_dict_loader import load
 
-        stored = dcp.FileSystemReader(path).read_metadata().state_dict_metadata
+        stored: dict[str, Any] = FileSystemReader(path).read_metadata().state_dict_metadata
         tensors = {name: torch.empty(one.size, dtype=one.properties.dtype) for name, one in stored.items()}
-        dcp.load(tensors, checkpoint_id=path, no_dist=True)
+        load(tensors, checkpoint_id=path, no_dist=True)
     for shard in sorted(path.glob("state-*.safetensors")):
         tensors |= load_file(shard)
     return tensors

@@ -55,11 +55,13 @@ def save_parts(
 
 
 def _write(tensors: dict[str, Tensor], place: Path, path: Path) -> None:
-    import torch.distributed.checkpoint as dcp
+    from torch.distributed.checkpoint.api import CheckpointException
+    from torch.distributed.checkpoint.filesystem import FileSystemWriter
+    from torch.distributed.checkpoint.state_dict_saver import save
 
     try:
-        dcp.save(tensors, storage_writer=dcp.FileSystemWriter(place))
-    except dcp.CheckpointException as error:
+        save(tensors, storage_writer=FileSystemWriter(place))
+    except CheckpointException as error:
         reason = next(iter(error.failures.values()))[0]
         raise ArtifactError(f"{path}: cannot be written ({reason}); free some space or choose another place") from error
 
@@ -84,9 +86,9 @@ def restore_parts(
     if path is None:
         return None
     if (path / METADATA_FILE).exists():
-        import torch.distributed.checkpoint as dcp
+        from torch.distributed.checkpoint.state_dict_loader import load
 
-        dcp.load(dict(tensors), checkpoint_id=path)
+        load(dict(tensors), checkpoint_id=path)
     else:
         _fill_from_whole(tensors, path)
     state = read_json(path / STATE_FILE)
