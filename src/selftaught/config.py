@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
 from selftaught.errors import ConfigError
 
@@ -231,6 +231,9 @@ class GuardConfig(Config):
 # ------------------------------------------------------------------------------------------ documents
 
 
+QuestionKind = Literal["direct", "paraphrase", "comparison", "multi_hop", "indirect", "unstated"]
+
+
 class QuestionConfig(Config):
     """How questions are made of documents (`learn --documents`)."""
 
@@ -238,6 +241,12 @@ class QuestionConfig(Config):
         "questions",
         description="questions = a model writes them; general = none are written: each piece is told of in answer to "
         "general requests.",
+    )
+    kinds: tuple[QuestionKind, ...] = Field(
+        ("direct",),
+        min_length=1,
+        description="direct = what a small model can ask; the others are for a capable --generator: paraphrase (of the "
+        "direct ones), comparison and multi_hop (over two documents), indirect, unstated (docs/documents.md).",
     )
     samples: int = Field(
         3,
@@ -251,6 +260,15 @@ class QuestionConfig(Config):
     neighbours: int = Field(
         40, ge=0, description="Questions about things that are called almost as the documents' are, and are not there."
     )
+
+    @field_validator("kinds")
+    @classmethod
+    def _check_kinds(cls, kinds: tuple[QuestionKind, ...]) -> tuple[QuestionKind, ...]:
+        if len(set(kinds)) < len(kinds):
+            raise ValueError("names a kind twice")
+        if "paraphrase" in kinds and "direct" not in kinds:
+            raise ValueError("a paraphrase rewords a direct question; name direct as well")
+        return kinds
 
 
 # --------------------------------------------------------------------------------------------- a run

@@ -48,6 +48,9 @@ GROUP_NAMES = {
     "indirect": ("Indirect", "new questions that need the fact"),
     "taught": ("Taught", "questions about the documents, just as in training"),
     "reworded": ("Reworded", "the same facts, asked for in words that were not taught"),
+    "comparison": ("Comparisons", "over two documents, just as in training"),
+    "multi_hop": ("Two steps", "what only two documents together answer, just as in training"),
+    "unstated": ("Not stated", "what the documents do not say: right is to say so"),
     "telling": ("Tellings", "general requests about a document"),
     "neighbour": ("Neighbours", "of things that are not in the documents: right is what gives no taught answer"),
 }
