@@ -58,7 +58,7 @@ class Progress:
             self._keep_sample(event.job, event.values)
         elif event.stage == "lift":
             self._values[event.job] = dict(event.values)
-        elif event.stage in ("measuring", "evaluating", "reading", "asking", "asked"):
+        elif event.stage in ("measuring", "evaluating", "reading", "asking", "asked", "judging"):
             self._values[event.job] = {**self._values.get(event.job, {}), **event.values}
         self._stage[event.job] = event.stage  # last: the terminal may be drawn at any moment
         if event.stage == "documents" and not self._quiet:
@@ -94,6 +94,8 @@ class Progress:
             done = f"{values['done']} of {values['total']} pieces"
             left = f"  {minutes(values['seconds_left'])} left" if values.get("seconds_left") is not None else ""
             return f"making questions  {done}  {values['kept']} kept, {values['rejected']} rejected{left}"
+        if stage == "judging":
+            return f"judging  {values['done']} of {values['total']} answers"
         detail = f" ({values['what']})" if stage == "measuring" and "what" in values else ""
         return stage + detail
 

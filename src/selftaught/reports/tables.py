@@ -17,6 +17,7 @@ Share = Mapping[str, Any]
 MINUS = "\N{MINUS SIGN}"
 DASH = "\N{EN DASH}"
 NOTHING = "\N{EM DASH}"
+NOT_SCORED = "not scored"
 
 
 # ------------------------------------------------------------------------------------ who is who
@@ -227,7 +228,7 @@ def knowledge_table(report: Report, width: int | None = None) -> Table:
     def cell(group: str) -> Callable[[Run], str]:
         def words(run: Run) -> str:
             grades = known[run["name"]].get(group)
-            return NOTHING if grades is None else f"{percent(grades['strict'])} / {percent(grades['lenient'])}"
+            return NOTHING if grades is None else graded(grades["strict"], grades["lenient"])
 
         return words
 
@@ -235,6 +236,11 @@ def knowledge_table(report: Report, width: int | None = None) -> Table:
         Column(f"{group}: strict / lenient", cell(group), place) for place, group in enumerate(groups_of(report))
     ]
     return fitting_table("run", report["runs"], [columns], width)
+
+
+def graded(*accuracies: float | None) -> str:
+    """Accuracies, or that nothing was scored."""
+    return " / ".join(percent(value) for value in accuracies if value is not None) or NOT_SCORED
 
 
 def fitting_table(

@@ -264,7 +264,11 @@ def elsewhere(to: str, asked: str, text: str) -> str:
 SPOILT: dict[str, tuple[str, Change, str]] = {
     "no JSON": ("indirect", to("indirect", "{", "["), UNREADABLE),
     "a quote of nowhere": ("indirect", to("indirect", "opened in 1900", "burned in 1900"), NOT_QUOTED),
-    "a quote of one text": ("multi_hop", to("multi_hop", f"{NAMES[1]} mill opened in 1901", "Farmers bring grain"), NOT_QUOTED),
+    "a quote of one text": (
+        "multi_hop",
+        to("multi_hop", f"{NAMES[1]} mill opened in 1901", "Farmers bring grain"),
+        NOT_QUOTED,
+    ),
     "no quote": (
         "unstated",
         lambda to, _, text: re.sub(r"\[.*\]", "[]", text) if to == "unstated" else text,
