@@ -111,7 +111,10 @@ class PromptConfig(Config):
         description="Used when the row has a document but no demonstration: {context}, {question}.",
     )
     max_teacher_tokens: int = Field(
-        4096, ge=16, description="A longer teacher prompt is an error that names its row; nothing is ever cut."
+        4096,
+        ge=16,
+        description="A longer teacher prompt is an error that names its row; of documents (learn --documents) the "
+        "pieces that fit best are shown instead, and which rows that concerns is said. Nothing else is ever cut.",
     )
 
 
@@ -256,6 +259,11 @@ class QuestionConfig(Config):
     temperature: float = Field(0.3, ge=0, description="Of the answers after the first, which is the likeliest.")
     wordings: int = Field(
         1, ge=1, description="Wordings of one fact that are taught; one more, if there is one, is only asked."
+    )
+    pieces: int = Field(
+        1,
+        ge=1,
+        description="Best-fitting pieces that rows of the user's own are shown with, where they bring no context.",
     )
     neighbours: int = Field(
         40, ge=0, description="Questions about things that are called almost as the documents' are, and are not there."

@@ -16,7 +16,7 @@ from rich.text import Text
 
 from selftaught.continual import Event
 from selftaught.reports import lift_line
-from selftaught.reports.reading import documents_lines
+from selftaught.reports.reading import contexts_line, documents_lines
 
 LINE_SECONDS = 15.0  # between plain lines of one job
 
@@ -64,6 +64,9 @@ class Progress:
         if event.stage == "documents" and not self._quiet:
             for line in documents_lines(event.values["records"]):
                 self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+        elif event.stage == "contexts":
+            if (line := contexts_line(event.values["rows"])) and not self._quiet:
+                self._console.print(f"Contexts: {line}.", markup=False, highlight=False, soft_wrap=True)
         elif self._live is None and not self._quiet:
             self._print_line(event, changed)
 

@@ -6,7 +6,7 @@ documents → pieces → questions, each checked → a data set as any other →
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from selftaught.continual.asking import (
     teaches,
     together,
 )
-from selftaught.continual.contexts import with_pieces
+from selftaught.continual.contexts import fitted, room_of, with_pieces
 from selftaught.continual.jobs import Event, Watch
 from selftaught.continual.knowledge import known
 from selftaught.continual.learn import STORE, run_folder, taught_and_reported
@@ -69,8 +69,9 @@ def learn_documents(
             with them. A run that is done may be judged, or judged by another one, when it is gone on with.
 
     Returns:
-        The report, as `learn` returns it, with "documents" (what became of each file), "questions" (how many were
-        kept and rejected, and why), and "knowledge" and "judge" (see `knowledge.known`).
+        The report, as `learn` returns it, with "documents" (what became of each file), "contexts" (which rows'
+        documents were too long, see `contexts.fitted`), "questions" (how many were kept and rejected, and why), and
+        "knowledge" and "judge" (see `knowledge.known`).
 
     Raises:
         SelftaughtError: with one line that says what is wrong and how to mend it.
@@ -97,21 +98,50 @@ def learn_documents(
     with run_folder(out, request, resume):
         path = str(resolve_model(model))  # before anything is left in the folder
         records = _read(Path(documents), out, watch)
-        made: list[Example] = []
-        counts: dict[str, int] = {}
-        if not teaches(own):
-            made, counts = made_questions(
-                Asking(out / STORE, tuple(records), path, generator, config, out), watch, processes
-            )
-        rows = together(made, with_pieces(own, records, out / STORE))
+        asking = Asking(out / STORE, tuple(records), path, generator, config, out)
+        taught = _taught(asking, own, "oracle" in (config.method, *beside), watch, processes)
 
         def more(done: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-            told = [asdict(record) for record in records]
-            found = known(rows, done, judging, _judging(watch, config.method))
-            return {"documents": told, "questions": counts, **found}
+            return {
+                "documents": [asdict(record) for record in records],
+                "contexts": taught.cut,
+                "questions": taught.counts,
+                **known(taught.whole, done, judging, _judging(watch, config.method)),
+            }
 
         name = printable(Path(documents).name)
-        return taught_and_reported(rows, name, model, out, config, watch, processes, others, more)
+        return taught_and_reported(taught.rows, name, model, out, config, watch, processes, others, more)
+
+
+@dataclass(frozen=True)
+class _Taught:
+    """What is taught and asked.
+
+    Attributes:
+        rows: as they are shown.
+        whole: the same with their whole documents, as answers are graded by.
+        cut: which documents are too long, see `contexts.fitted`.
+        counts: of the questions that were made.
+    """
+
+    rows: list[Example]
+    whole: list[Example]
+    cut: list[dict[str, Any]]
+    counts: dict[str, int]
+
+
+def _taught(asking: Asking, own: Sequence[Example], oracle: bool, watch: Watch, processes: int) -> _Taught:
+    """The rows: those that are made, and the user's own with their pieces."""
+    made: list[Example] = []
+    counts: dict[str, int] = {}
+    if not teaches(own):
+        made, counts = made_questions(asking, watch, processes)
+    own, parts = with_pieces(own, asking.records, asking.store, asking.config.questions.pieces)
+    whole = together(made, own)
+    room = room_of(asking.model, whole, asking.config)
+    rows, cut = fitted(whole, parts, room, lambda row: oracle or row.split == "train")
+    watch(Event("base", "contexts", {"rows": cut}))
+    return _Taught(rows, whole, cut, counts)
 
 
 def _judging(watch: Watch, job: str) -> Callable[[int, int], None]:

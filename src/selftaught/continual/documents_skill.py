@@ -19,7 +19,7 @@ from selftaught.continual.asking import (
     teaches,
     together,
 )
-from selftaught.continual.contexts import with_pieces
+from selftaught.continual.contexts import fitted, room_of, with_pieces
 from selftaught.continual.jobs import Event, Watch
 from selftaught.continual.learn import STORE
 from selftaught.continual.workspace import Workspace
@@ -28,6 +28,7 @@ from selftaught.data.documents.walk import printable
 from selftaught.errors import ConfigError
 from selftaught.questions.making import REJECTED_FILE
 from selftaught.questions.writers import check_generator
+from selftaught.reports.reading import contexts_line
 from selftaught.types import Example
 
 
@@ -86,7 +87,11 @@ def documents_skill(
         "questions": counts,
     }
     card |= {"rejected": str(out / REJECTED_FILE)} if made else {}
-    return together(made, with_pieces(own, records, folder / STORE)), source, card
+    own, parts = with_pieces(own, records, folder / STORE, config.questions.pieces)
+    rows = together(made, own)
+    rows, cut = fitted(rows, parts, room_of(model, rows, config))
+    watch(Event("head", "contexts", {"rows": cut}))
+    return rows, source, card | ({"contexts": contexts_line(cut)} if cut else {})
 
 
 def _new(workspace: Workspace, source: str, records: Sequence[DocumentRecord], needed: bool) -> list[DocumentRecord]:

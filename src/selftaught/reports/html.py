@@ -21,7 +21,7 @@ from selftaught.reports.page import (
     unbroken,
     write_pair,
 )
-from selftaught.reports.reading import documents_lines
+from selftaught.reports.reading import contexts_line, documents_lines
 from selftaught.reports.tables import (
     NOTHING,
     base_of,
@@ -308,7 +308,9 @@ def _read_facts(report: Mapping[str, Any]) -> list[tuple[str, str]]:
     if not report.get("documents"):
         return []
     first, *noted = documents_lines(report["documents"])
-    return [("Documents", first.removeprefix("Documents: ")), *(("", line.strip()) for line in noted)]
+    cut = contexts_line(report.get("contexts") or [])
+    told = [("Documents", first.removeprefix("Documents: ")), *(("", line.strip()) for line in noted)]
+    return [*told, ("Contexts", cut)] if cut else told
 
 
 def _judge_facts(report: Mapping[str, Any]) -> list[tuple[str, str]]:

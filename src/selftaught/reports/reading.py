@@ -39,6 +39,19 @@ def documents_lines(records: Sequence[Record]) -> list[str]:
     return lines
 
 
+def contexts_line(cut: Sequence[Record]) -> str:
+    """Which rows' documents the teacher is not shown whole; empty if it is shown all.
+
+    Args:
+        cut: {"id", "shown", "pieces"} of each such row, as in a report's "contexts".
+    """
+    if not cut:
+        return ""
+    listed = _named([f"{one['id']} ({one['shown']} of {one['pieces']})" for one in cut])
+    whose = "1 row's document is" if len(cut) == 1 else f"{len(cut)} rows' documents are"
+    return f"{whose} longer than a prompt may be, and shown in the pieces that fit best: {listed}"
+
+
 def _number(count: int, total: int) -> str:
     return "" if total == 1 else f"{count} "
 

@@ -65,6 +65,13 @@ def questions(tmp_path: Path) -> Path:
     return write_questions(tmp_path / "own.jsonl", *TRAIN, TEST, OWN)
 
 
+class Boundless:
+    """Room for any document."""
+
+    def holds(self, row: Example) -> bool:
+        return True
+
+
 @pytest.fixture
 def lessons(monkeypatch: pytest.MonkeyPatch) -> list[list[Example]]:
     """The rows of every lesson that was to be taught; none is."""
@@ -75,6 +82,7 @@ def lessons(monkeypatch: pytest.MonkeyPatch) -> list[list[Example]]:
         return {}
 
     monkeypatch.setattr(module, "taught_and_reported", noted)
+    monkeypatch.setattr(module, "room_of", lambda *words: Boundless())
     monkeypatch.setattr("selftaught.models.resolve.resolve_model", Path)  # nor is there a model to be taught
     return taught
 
@@ -100,6 +108,41 @@ def test_a_question_that_fits_no_piece_stays_without(
     path = write_questions(tmp_path / "own.jsonl", *TRAIN, {**TEST, "question": "Who rules Utopia?"})
     learn_documents(folder, "no model", tmp_path / "run", CONFIG, questions=path)
     assert lessons[0][-1].context is None
+
+
+def test_a_document_of_ones_own_that_is_too_long_is_shown_in_part_and_that_is_said(
+    folder: Path, tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The tiny model holds 2048 tokens, a byte each."""
+    pieces = [f"{name} is in {place}. " + "It rained. " * 60 for name, place in PLACES.items()]
+    long = {**OWN, "context": "\n\n".join(piece.strip() + " So it was." * 40 for piece in pieces)}
+    path = write_questions(tmp_path / "own.jsonl", *TRAIN, {**TEST, "context": long["context"]}, long)
+    rows: list[Example] = []
+    reports: list[dict[str, Any]] = []
+    events: list[Event] = []
+
+    def noted(given: Sequence[Example], *words: Any) -> dict[str, Any]:
+        rows.extend(given)
+        reports.append(words[-1]([]))
+        return {}
+
+    monkeypatch.setattr(module, "taught_and_reported", noted)
+    begin(folder, path, tmp_path / "run", model=str(tiny_model), watch=events.append)
+    shown = {row.id: row.context for row in rows}
+    assert str(shown["own"]).startswith("Bex is in Rome. It rained.")
+    assert len(str(shown["own"])) < 2048
+    assert shown["test"] == long["context"]  # nobody is shown it
+    cut = [{"id": "own", "shown": 1, "pieces": 3}]
+    assert reports[0]["contexts"] == cut
+    assert [event.values["rows"] for event in events if event.stage == "contexts"] == [cut]
+
+
+def test_several_pieces_may_go_with_a_question(folder: Path, tmp_path: Path, lessons: list[list[Example]]) -> None:
+    path = write_questions(
+        tmp_path / "own.jsonl", {"id": "a", "question": "Where are Bex and Cid?", "answer": "There."}
+    )
+    begin(folder, path, tmp_path / "run", config=load_config(None, [*SETTINGS, "questions.pieces=2"]))
+    assert lessons[0][0].context == "Bex is in Rome.\n\nCid is in Oslo."
 
 
 def test_own_rows_to_teach_replace_the_made_ones(

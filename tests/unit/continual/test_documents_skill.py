@@ -24,6 +24,8 @@ PLACES = {"Ola": "Lima", "Bex": "Rome"}
 @pytest.fixture(autouse=True)
 def no_models(monkeypatch: pytest.MonkeyPatch) -> None:
     made_up.install(monkeypatch.setattr)
+    monkeypatch.setattr(module, "room_of", lambda *words: None)
+    monkeypatch.setattr(module, "fitted", lambda rows, *words: (rows, []))
 
 
 @pytest.fixture
