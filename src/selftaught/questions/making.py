@@ -14,7 +14,7 @@ from pathlib import Path
 from selftaught.config import QuestionConfig
 from selftaught.data.documents import Piece
 from selftaught.errors import DataError
-from selftaught.files import discard, read_json, write_json, write_text
+from selftaught.files import read_json, write_json, write_text
 from selftaught.processes import ALONE, ProcessGroup
 from selftaught.questions.checking import AGAIN, spread
 from selftaught.questions.direct import direct_questions, tellings
@@ -50,41 +50,6 @@ class Making:
     seconds_left: float | None = None
 
 
-def make_questions(
-    pieces: Callable[[], Iterable[Piece]],
-    writer: Writer,
-    learner: Writer,
-    config: QuestionConfig,
-    folder: Path,
-    seed: int = 0,
-    watch: Callable[[Making], None] = lambda making: None,
-) -> Mapping[str, int]:
-    """Writes `questions.jsonl`, and `rejected.jsonl` with the reason of each that was not kept, into a folder.
-
-    The former is a data set that every command reads. Pieces that were done before an interruption are not done again.
-
-    Args:
-        pieces: gives the pieces, as often as it is called.
-        writer: writes questions and answers them with the piece in view.
-        learner: the model that is taught; asked what it knows already.
-        config: how many, and how they are checked.
-        folder: where the files go; made if missing.
-        seed: of what is drawn.
-        watch: told how far it is.
-
-    Returns:
-        How many were kept ("kept"), how many ask about neighbours besides ("neighbours"), and of each reason how many
-        were rejected.
-
-    Raises:
-        DataError: no question was kept.
-    """
-    make_parts(pieces, writer, learner, config, folder, seed, watch=watch)
-    counts = collect_questions(pieces, writer.name, config, folder, seed)
-    discard(folder / PARTS)
-    return counts
-
-
 def make_parts(
     pieces: Callable[[], Iterable[Piece]],
     writer: Writer,
@@ -95,7 +60,20 @@ def make_parts(
     processes: ProcessGroup = ALONE,
     watch: Callable[[Making], None] = lambda making: None,
 ) -> None:
-    """Writes this process's share of the batches, each to a file; see `make_questions`, which does both parts alone."""
+    """Writes this process's share of the batches, each to a file; `collect_questions` puts them together.
+
+    Pieces that were done before an interruption are not done again.
+
+    Args:
+        pieces: gives the pieces, as often as it is called.
+        writer: writes questions and answers them with the pieces in view.
+        learner: the model that is taught; asked what it knows already.
+        config: how many, of which kinds, and how they are checked.
+        folder: where the files go, in a folder of their own; made if missing.
+        seed: of what is drawn.
+        processes: who make them together, each its share.
+        watch: told how far it is.
+    """
     others = config.form == "questions" and not NEED_OTHERS.isdisjoint(config.kinds)
     retriever = Retriever(pieces()) if others else None
     means = Means(writer, learner, config, seed, *spread(pieces()), retriever)
@@ -132,7 +110,24 @@ def _asked(batch: Sequence[Piece], means: Means) -> tuple[list[Row], list[Row]]:
 def collect_questions(
     pieces: Callable[[], Iterable[Piece]], writer: str, config: QuestionConfig, folder: Path, seed: int = 0
 ) -> Mapping[str, int]:
-    """Puts the batches' files together; see `make_questions`, whose arguments and result these are."""
+    """Puts the batches' files together: `questions.jsonl`, and `rejected.jsonl` with the reason of each not kept.
+
+    The former is a data set that every command reads.
+
+    Args:
+        pieces: as they were given to `make_parts`, as are the others but
+        writer: its name.
+        config: how many, of which kinds, and how they are checked.
+        folder: where the files are.
+        seed: of what is drawn.
+
+    Returns:
+        How many were kept ("kept"), how many ask about neighbours besides ("neighbours"), and of each reason how many
+        were rejected.
+
+    Raises:
+        DataError: no question was kept.
+    """
     kept: list[Row] = []
     rejected: list[Row] = []
     seen: set[str] = set()

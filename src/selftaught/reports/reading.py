@@ -9,7 +9,7 @@ from typing import Any
 WORST_FIRST = ("unreadable", "password", "partly", "empty", "unsupported", "duplicate", "read")
 MOST_REASONS = 4  # of one status
 MOST_NAMED = 3  # files of one reason
-PLENTY = 12  # with so few files in all, each is named
+PLENTY = 12  # files; among more than so many it is not told of what each duplicate is one
 
 Record = Mapping[str, Any]
 

@@ -232,10 +232,11 @@ def knowledge_table(report: Report, width: int | None = None) -> Table:
 
         return words
 
+    main = main_group(report)
     columns = [
-        Column(f"{group}: strict / lenient", cell(group), place) for place, group in enumerate(groups_of(report))
+        Column(group, cell(group), None if group == main else -place) for place, group in enumerate(groups_of(report))
     ]
-    return fitting_table("run", report["runs"], [columns], width)
+    return fitting_table("strict / lenient", report["runs"], [columns], width)
 
 
 def graded(*accuracies: float | None) -> str:

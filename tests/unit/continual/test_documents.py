@@ -23,6 +23,7 @@ from selftaught.continual.jobs import Event
 from selftaught.errors import ConfigError, DataError, ModelError
 from selftaught.evaluation import chat
 from selftaught.questions import QUESTIONS_FILE, REJECTED_FILE
+from selftaught.questions.making import PARTS
 from selftaught.types import Example, Message
 
 PLACES = {"Ola": "Lima", "Bex": "Rome", "Cid": "Oslo"}
@@ -338,6 +339,10 @@ def test_the_report_is_written_as_it_is_returned(general: tuple[Path, dict[str, 
     out, report, _ = general
     assert json.loads((out / "report.json").read_text(encoding="utf-8")) == report
     assert json.loads((out / "documents.json").read_text(encoding="utf-8")) == report["documents"]
+
+
+def test_no_half_made_questions_are_left(general: tuple[Path, dict[str, Any], list[Event]]) -> None:
+    assert not (general[0] / PARTS).exists()
 
 
 def test_without_a_generator_there_are_general_requests(general: tuple[Path, dict[str, Any], list[Event]]) -> None:

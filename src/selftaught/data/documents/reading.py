@@ -210,7 +210,7 @@ def _note(num_pieces: int, contents: Contents) -> str:
     """What a person should know, in one line."""
     parts = [] if num_pieces or contents.blank_pages else [NO_TEXT]
     if contents.blank_pages:
-        parts.append(f"no text on {_ranges(contents.blank_pages)} (scanned or empty)")
+        parts.append(f"no text on {_ranges(contents.blank_pages)} (empty, or scanned: run OCR)")
     if contents.failed_pages:
         parts.append(f"{_ranges(contents.failed_pages)} unreadable")
     return "; ".join([*parts, *contents.remarks])
