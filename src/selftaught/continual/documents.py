@@ -84,14 +84,7 @@ def learn_documents(
     others = [_other(config, method) for method in beside]
     for one in others:
         one.resolve(1, 1)
-    request = {
-        "documents": printable(str(Path(documents).absolute())),
-        "model": model,
-        "generator": generator,
-        "questions": data_hash(own) if own else None,
-        "beside": list(beside),
-        "config": config.model_dump(mode="json"),
-    }
+    request = _request(documents, model, generator, own, beside, config)
     judging = None if judge is None else Judge(judge, out / JUDGED_FILE)
     if judging is not None:
         judging.check()
@@ -111,6 +104,25 @@ def learn_documents(
 
         name = printable(Path(documents).name)
         return taught_and_reported(taught.rows, name, model, out, config, watch, processes, others, more)
+
+
+def _request(
+    documents: str | Path,
+    model: str,
+    generator: str,
+    own: Sequence[Example],
+    beside: Sequence[Method],
+    config: LearnConfig,
+) -> dict[str, Any]:
+    """What determines the result; who judges it does not."""
+    return {
+        "documents": printable(str(Path(documents).absolute())),
+        "model": model,
+        "generator": generator,
+        "questions": data_hash(own) if own else None,
+        "beside": list(beside),
+        "config": config.model_dump(mode="json"),
+    }
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 from selftaught.addresses import KEY_VARIABLES, api_key, divided
@@ -106,24 +106,45 @@ class Judge:
             for key, prompt, item in zip(keys, prompts, items, strict=True)
             if key not in self._said and key not in blank
         }
+        self._ask_all(waiting, watch)
+        verdicts = ["WRONG" if key in blank else self._said.get(key) for key in keys]
+        return [None if verdict is None else GRADES[verdict] for verdict in verdicts]
+
+    def _ask_all(
+        self, waiting: Mapping[str, tuple[str, tuple[str, Example]]], watch: Callable[[int, int], None]
+    ) -> None:
+        """Asks for verdicts and keeps each as soon as it is there.
+
+        Args:
+            waiting: prompts, each with its completion and example, by their keys.
+            watch: told how many are judged, of how many.
+
+        Raises:
+            ConfigError: the judge does not answer; all that it did answer is kept.
+        """
         self._record.parent.mkdir(parents=True, exist_ok=True)
+        problem: BaseException | None = None
         with ThreadPoolExecutor(AT_ONCE) as pool, self._record.open("a", encoding="utf-8") as file:
-            file.write("\n" * (waiting != {} and file.tell() > 0))  # what was written last may be torn
+            file.write("\n" * (file.tell() > 0 and bool(waiting)))  # what was written last may be torn
             asked = {pool.submit(self._ask, prompt): (key, item) for key, (prompt, item) in waiting.items()}
             try:
                 for done, future in enumerate(as_completed(asked), start=1):
-                    key, (completion, example) = asked[future]
-                    verdict = verdict_of(future.result())
-                    if verdict is not None:
+                    if future.cancelled():
+                        continue
+                    if error := future.exception():
+                        problem = problem or error
+                        _cancel(asked)  # what is on its way is still kept
+                    elif verdict := verdict_of(future.result()):
+                        key, (completion, example) = asked[future]
                         self._said[key] = verdict
                         line = {"id": example.id, "completion": completion, "verdict": verdict, "key": key}
                         file.write(json.dumps(line, ensure_ascii=False) + "\n")
                         file.flush()
                     watch(done, len(asked))
             finally:
-                pool.shutdown(cancel_futures=True)
-        verdicts = ["WRONG" if key in blank else self._said.get(key) for key in keys]
-        return [None if verdict is None else GRADES[verdict] for verdict in verdicts]
+                _cancel(asked)
+        if problem is not None:
+            raise problem
 
     def _ask(self, prompt: str) -> str:
         hint = f"check --judge and the key ({KEY_VARIABLES[0]}); {GO_ON}"
@@ -131,6 +152,12 @@ class Judge:
 
     def _key(self, prompt: str) -> str:
         return hashlib.sha256(json.dumps([self.name, prompt]).encode()).hexdigest()[:32]
+
+
+def _cancel(asked: Iterable[Future[str]]) -> None:
+    """Requests that have not begun never will. (An executor that is shut down would not tell who waits for them.)"""
+    for future in asked:
+        future.cancel()
 
 
 def verdict_of(reply: str) -> str | None:
