@@ -36,7 +36,7 @@ from selftaught.processes import ALONE, ProcessGroup
 from selftaught.rollout.sampler import Sampling
 from selftaught.rollout.torch_sampler import sample
 from selftaught.train.batch import batch_indices, row_seed
-from selftaught.train.lockstep import keep_step
+from selftaught.train.lockstep import in_step
 
 USER_MARK = "\x00user\x00"
 OPENERS = (
@@ -132,20 +132,21 @@ class Anchor:
             This process's part of the mean KL(base‖student) a token, in nats.
         """
         num_rows = sum(held.rows_a_step for held in self._held)
-        total, num_passes = 0.0, 0
+        total = 0.0
         for held in self._held:
             rows = self.processes.share(held.picked(step, self.seed))
             groups = microbatches([len(row.prompt) + len(row.completion) for row in rows], microbatch_tokens)
-            num_passes += len(groups)
-            for group in groups:
-                members = [rows[index] for index in group]
-                states = student_hidden(student, [row.prompt for row in members], [row.completion for row in members])
-                weights = sequence_weights([len(row.completion) for row in members], num_rows) * self.config.weight
-                base_states = torch.cat([row.hidden for row in members])
-                output = distillation_loss(states, student.head, base_states, held.head, weights, AS_IT_IS)
-                output.loss.backward()
-                total += output.loss.item()
-        keep_step(student, num_passes, self.processes)
+            with in_step(student, len(groups), self.processes):
+                for group in groups:
+                    members = [rows[index] for index in group]
+                    states = student_hidden(
+                        student, [row.prompt for row in members], [row.completion for row in members]
+                    )
+                    weights = sequence_weights([len(row.completion) for row in members], num_rows) * self.config.weight
+                    base_states = torch.cat([row.hidden for row in members])
+                    output = distillation_loss(states, student.head, base_states, held.head, weights, AS_IT_IS)
+                    output.loss.backward()
+                    total += output.loss.item()
         return total / self.config.weight
 
 

@@ -13,7 +13,7 @@ from selftaught.models.load import LanguageModel
 from selftaught.models.score import student_hidden
 from selftaught.processes import ALONE, ProcessGroup
 from selftaught.train.batch import TrainRow
-from selftaught.train.lockstep import keep_step
+from selftaught.train.lockstep import in_step
 from selftaught.train.optim import AnyOptimizer
 from selftaught.train.step import StepOutput, check_finite
 
@@ -45,18 +45,18 @@ def sft_step(
     """
     loss, nats, num_rows, rows = 0.0, 0.0, len(rows), processes.share(rows)
     groups = microbatches([len(row.prompt) + len(row.target) for row in rows], config.microbatch_tokens)
-    for group in groups:
-        targets = [rows[index].target for index in group]
-        states = student_hidden(student, [rows[index].prompt for index in group], targets)  # [N, H]
-        packed = torch.tensor([token for target in targets for token in target], device=states.device)  # [N]
-        weights = sequence_weights([len(target) for target in targets], num_rows)
-        output = likelihood_loss(
-            states, student.head, packed, weights, config.loss.chunk_tokens, dft=config.method == "dft"
-        )
-        output.loss.backward()
-        loss += output.loss.item()
-        nats += output.nats.sum().item()
-    keep_step(student, len(groups), processes)
+    with in_step(student, len(groups), processes):
+        for group in groups:
+            targets = [rows[index].target for index in group]
+            states = student_hidden(student, [rows[index].prompt for index in group], targets)  # [N, H]
+            packed = torch.tensor([token for target in targets for token in target], device=states.device)  # [N]
+            weights = sequence_weights([len(target) for target in targets], num_rows)
+            output = likelihood_loss(
+                states, student.head, packed, weights, config.loss.chunk_tokens, dft=config.method == "dft"
+            )
+            output.loss.backward()
+            loss += output.loss.item()
+            nats += output.nats.sum().item()
     loss, nats, num_tokens = processes.sum(loss, nats, sum(len(row.target) for row in rows))
     check_finite(loss, step)
     grad_norm = optimizer.step(step)

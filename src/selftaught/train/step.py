@@ -22,7 +22,7 @@ from selftaught.processes import ALONE, ProcessGroup
 from selftaught.train.anchor import Anchor
 from selftaught.train.batch import TrainRow
 from selftaught.train.guard import repetition
-from selftaught.train.lockstep import keep_step
+from selftaught.train.lockstep import in_step
 from selftaught.train.optim import AnyOptimizer
 from selftaught.train.rollouts import Rollouts
 
@@ -92,19 +92,19 @@ def sdft_step(
     loss, nats = 0.0, 0.0
     lengths = [len(prompt) + len(answer) for prompt, answer in zip(prompts, answers)]
     groups = microbatches(lengths, config.microbatch_tokens, prompts if config.rollout.per_prompt > 1 else None)
-    for group in groups:
-        # 2. the student scores the same tokens, without the demonstration
-        group_answers = [answers[row] for row in group]
-        student_states = student_hidden(student, [prompts[row] for row in group], group_answers)  # [N, H]
-        teacher_states = torch.cat([drawn[row].teacher_states for row in group])  # [N, H]
+    with in_step(student, len(groups), processes):
+        for group in groups:
+            # 2. the student scores the same tokens, without the demonstration
+            group_answers = [answers[row] for row in group]
+            student_states = student_hidden(student, [prompts[row] for row in group], group_answers)  # [N, H]
+            teacher_states = torch.cat([drawn[row].teacher_states for row in group])  # [N, H]
 
-        # 3. loss and backward: a divergence over the vocabulary at every token
-        weights = sequence_weights([len(a) for a in group_answers], len(indices), config.loss.skip_tokens)
-        output = distillation_loss(student_states, student.head, teacher_states, teacher_head, weights, config.loss)
-        output.loss.backward()
-        loss += output.loss.item()
-        nats += output.nats.sum().item()
-    keep_step(student, len(groups), processes)
+            # 3. loss and backward: a divergence over the vocabulary at every token
+            weights = sequence_weights([len(a) for a in group_answers], len(indices), config.loss.skip_tokens)
+            output = distillation_loss(student_states, student.head, teacher_states, teacher_head, weights, config.loss)
+            output.loss.backward()
+            loss += output.loss.item()
+            nats += output.nats.sum().item()
     anchor_nats = anchor.backward(student, step, config.microbatch_tokens) if anchor is not None else 0.0
     num_tokens, num_ended = sum(map(len, answers)), sum(rollout.completion.ended for rollout in drawn)
     repeated = sum(map(repetition, answers)) / len(indices)
