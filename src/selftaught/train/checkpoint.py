@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -111,7 +112,9 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
         stored: dict[str, Any] = FileSystemReader(path).read_metadata().state_dict_metadata
         tensors = {name: torch.empty(one.size, dtype=one.properties.dtype) for name, one in stored.items()}
-        load(tensors, checkpoint_id=path, no_dist=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # that it is read by one process alone, as is meant
+            load(tensors, checkpoint_id=path, no_dist=True)
     for shard in sorted(path.glob("state-*.safetensors")):
         tensors |= load_file(shard)
     return tensors

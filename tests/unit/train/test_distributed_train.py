@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from conftest import make_tiny_model
 from launched import launched
 from process_work import do_all
 from test_processes_train import assert_alike
-from tiny_run import EXAMPLES, LORA, tiny_config
+from tiny_run import EXAMPLES, LORA, tiny_config, weights_of
 from torch import Tensor
 
 from selftaught.config import LearnConfig
@@ -39,15 +40,13 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "bfloat16": {"dtype": "bfloat16"},
 }
 RUNS = {
-    1: ["ddp full tied", "fsdp2 full untied", "fsdp2 lora tied"],
-    2: [
-        *["ddp full untied", "ddp lora tied", "ddp ema tied", "fsdp2 full tied", "fsdp2 full untied"],
-        *["fsdp2 lora tied", "fsdp2 lora untied", "fsdp2 ema untied", "fsdp2 live tied", "fsdp2 sft tied"],
-        "fsdp2 recomputed tied",
-    ],
-    4: ["ddp full tied", "fsdp2 full tied", "fsdp2 lora untied", "fsdp2 sft untied"],
+    1: ["fsdp2 full untied"],
+    2: ["ddp ema tied", "fsdp2 ema untied", "fsdp2 sft tied", "fsdp2 recomputed tied"],
+    4: ["fsdp2 sft untied", "fsdp2 live tied"],
 }
 RESUMED = ["ddp full tied", "fsdp2 full tied", "fsdp2 lora untied"]
+LAST_KEPT = {2: 1, 4: 2, 1: 3}  # steps, after each number of processes in turn
+HELD = {2: ["fsdp2 full tied", "fsdp2 lora tied"], 4: ["fsdp2 full untied"]}
 
 
 def config(name: str) -> LearnConfig:
@@ -73,7 +72,7 @@ def alone(name: str) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Found:
-    """What was done, by number of processes."""
+    """What was done, by number of processes: 0 is one without torchrun."""
 
     models: dict[str, Path]
     by: dict[int, dict[str, Run]]
@@ -96,26 +95,24 @@ def found(sharp_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Found:
     def hold(name: str) -> tuple[str, tuple[Any, ...]]:
         return "hold", (models[name.split()[2]], EXAMPLES, config(name))
 
-    names = sorted({alone(name) for runs in RUNS.values() for name in runs} | {"one full tied"})
+    names = sorted({alone(name) for runs in (*RUNS.values(), RESUMED) for name in runs} - {"one full tied"})
     ours = do_all([*map(job, names), job("one full tied", "there", 1)], ALONE)
-    by = {0: dict(zip(names, ours))}
+    by = {0: dict(zip([*names, "one full tied"], ours))}
     resumed: dict[str, list[Run]] = {name: [] for name in RESUMED}
     held: dict[int, dict[str, list[dict[str, Any]]]] = {}
     elsewhere: dict[str, Run] = {}
-    kept = ["fsdp2 full tied", "fsdp2 lora tied", "fsdp2 full untied"]
-    for size, last in ((2, 1), (4, 2), (1, 3)):
-        parts = [job(name, f"parts {name}", last) for name in RESUMED]
-        more = [job("fsdp2 full tied", "there"), job("fsdp2 full untied", "here", 1)] if size == 2 else []
-        look = [hold(name) for name in kept] if size > 1 else []
-        values = iter(launched(size, [*map(job, RUNS[size]), *parts, *more, *look], folder / f"by {size}"))
+    for size, last in LAST_KEPT.items():
+        jobs = [*map(job, RUNS[size]), *(job(name, f"parts {name}", last) for name in RESUMED)]
+        jobs += [*map(hold, HELD.get(size, ())), *([job("fsdp2 full tied", "there")] if size == 2 else [])]
+        values = iter(launched(size, jobs, folder / f"by {size}"))
         by[size] = dict(zip(RUNS[size], values))
         for name in RESUMED:
             resumed[name].append(next(values))
-        if more:
+        held[size] = dict(zip(HELD.get(size, ()), values))
+        if size == 2:
             elsewhere["there"] = next(values)
-            next(values)
-        held[size] = dict(zip(kept, values))
-    elsewhere["here"] = do_all([job("one full untied", "here")], ALONE)[0]
+            shutil.copytree(folder / "parts fsdp2 full tied", folder / "here")
+    elsewhere["here"] = do_all([job("one full tied", "here")], ALONE)[0]
     return Found(models, by, resumed, elsewhere, held, folder)
 
 
@@ -144,7 +141,7 @@ def test_a_run_begun_by_two_and_continued_by_four_is_ended_by_one(found: Found, 
         assert_alike(part, {**one, "reports": one["reports"][begun:]}, start_of(found, name))
 
 
-@pytest.mark.parametrize(("place", "name"), [("there", "fsdp2 full tied"), ("here", "one full untied")])
+@pytest.mark.parametrize(("place", "name"), [("there", "fsdp2 full tied"), ("here", "one full tied")])
 def test_checkpoints_serve_both_kinds_of_processes(found: Found, place: str, name: str) -> None:
     run, one = found.elsewhere[place], found.by[0][alone(name)]
     assert [report["step"] for report in run["reports"]] == [2, 3]
@@ -161,15 +158,14 @@ def test_a_checkpoint_in_parts_is_whole_and_of_every_process(found: Found) -> No
     sizes = [(path / f"__{rank}_0.distcp").stat().st_size for rank in range(2)]
     for size in sizes:
         assert 12 * total / 2 < size < 12 * total / 2 * 1.6  # zip headers weigh much in a tiny model
-    checkpoint = latest_checkpoint(folder)
+    checkpoint = latest_checkpoint(folder)  # written by one process, after four and two
     assert checkpoint is not None and checkpoint.step == STEPS
     assert sum(tensor.numel() for tensor in checkpoint.tensors.values()) == 3 * total + 1
     assert json.loads((path / "state.json").read_text(encoding="utf-8"))["step"] == 1
     assert not [file for file in folder.iterdir() if file.name.startswith(".")]
 
 
-@pytest.mark.parametrize("size", [2, 4])
-@pytest.mark.parametrize("name", ["fsdp2 full tied", "fsdp2 full untied", "fsdp2 lora tied"])
+@pytest.mark.parametrize(("size", "name"), [(size, name) for size, names in HELD.items() for name in names])
 def test_every_process_holds_its_part_and_no_more(found: Found, size: int, name: str) -> None:
     everyones = found.held[size][name]
     every, trained = everyones[0]["all"], everyones[0]["trained"]
@@ -200,7 +196,7 @@ def test_activation_checkpointing_changes_nothing_but_memory(sharp_model: Path) 
     (plain, _), (recomputed, _) = (
         train(sharp_model, EXAMPLES, tiny_config(**shared, activation_checkpointing=on)) for on in (False, True)
     )
-    start = dict(load_model(sharp_model, dtype="float32").model.named_parameters())
-    for name, weight in plain.model.named_parameters():
-        other = dict(recomputed.model.named_parameters())[name]
+    start, others = weights_of(load_model(sharp_model, dtype="float32")), weights_of(recomputed)
+    for name, weight in weights_of(plain).items():
+        other = others[name]
         assert torch.allclose(weight, other, rtol=0, atol=1e-5 + 1e-3 * float((weight - start[name]).abs().max())), name
