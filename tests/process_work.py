@@ -183,8 +183,16 @@ def hold(source: Path, examples: Sequence[Any], config: Any, group: ProcessGroup
     def numbers(tensors: Any) -> int:
         """Of what a tensor's memory holds, whether the tensor shows it or not."""
         parts = [tensor.to_local() if hasattr(tensor, "to_local") else tensor for tensor in tensors]
-        return sum(part.untyped_storage().nbytes() // part.element_size() for part in parts)
+        found = {part.untyped_storage().data_ptr(): part for part in parts}  # a layer's gradients share one
+        return sum(part.untyped_storage().nbytes() // part.element_size() for part in found.values())
 
+    def all_bytes() -> int:
+        gc.collect()
+        tensors = [one for one in gc.get_objects() if type(one) in (torch.Tensor, torch.nn.Parameter)]
+        storages = {one.untyped_storage().data_ptr(): one.untyped_storage().nbytes() for one in tensors}
+        return sum(storages.values())
+
+    before = all_bytes()
     student = load_student(source, config, group)
     config, rows = prepare(examples, student, config)
     optimizer = make_optimizer(student, config, group)
@@ -205,8 +213,5 @@ def hold(source: Path, examples: Sequence[Any], config: Any, group: ProcessGroup
     found["moments"] = numbers(tensor for name, tensor in state.items() if name.startswith("exp_avg"))
     parts = method.teacher.model.shards
     found["teacher"] = None if parts is student.shards or parts is None else numbers(parts.weights.values())
-    gc.collect()
-    tensors = [one for one in gc.get_objects() if type(one) in (torch.Tensor, torch.nn.Parameter)]
-    storages = {one.untyped_storage().data_ptr(): one.untyped_storage().nbytes() for one in tensors}
-    found["bytes"] = sum(storages.values())
+    found["bytes"] = all_bytes() - before
     return group.gather(found)

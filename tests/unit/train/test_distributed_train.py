@@ -50,8 +50,12 @@ HELD = {2: ["fsdp2 full tied", "fsdp2 lora tied"], 4: ["fsdp2 full untied"]}
 
 
 def config(name: str) -> LearnConfig:
-    """Rows of unlike length, an odd batch, the teacher's and the student's own completions, and an anchor."""
-    parallel, kind, _ = name.split()
+    """Rows of unlike length, an odd batch, the teacher's and the student's own completions, and an anchor.
+
+    Its first gradient is mere rounding, which AdamW turns into a whole step. Where the embeddings are not tied, those of
+    tokens that only the anchor's rows have get no other, so there is none then.
+    """
+    parallel, kind, head = name.split()
     tree: dict[str, Any] = {
         "parallel": "auto" if parallel in ("ddp", "one") else parallel,
         "steps": STEPS,
@@ -60,7 +64,7 @@ def config(name: str) -> LearnConfig:
         "checkpoint_every": 1,
         "keep_checkpoints": 9,
         "rollout": {"max_new_tokens": 6, "teacher_share": 1.0, "teacher_share_fall": 1.0},
-        "anchor": {"rows": 2, "pool": 6, "max_new_tokens": 4},
+        "anchor": {"rows": 2 if head == "tied" else 0, "pool": 6, "max_new_tokens": 4},
     }
     return tiny_config(**{**tree, **CONFIGS[kind]})
 
@@ -173,13 +177,13 @@ def test_every_process_holds_its_part_and_no_more(found: Found, size: int, name:
     assert trained == every if "full" in name else 0 < trained < every / 4
     for kind, number in (("weights", every), ("module", every), ("gradients", trained), ("moments", 2 * trained)):
         counts = [each[kind] for each in everyones]
-        assert sum(counts) == number, kind
+        assert number <= sum(counts) < 1.02 * number, (kind, counts)  # FSDP2 fills up rows that cannot be divided
         assert max(counts) < 1.15 * number / size, (kind, counts)
     teacher = [each["teacher"] for each in everyones]
     if "lora" in name:
         assert teacher == [None] * size, "it is the student with its adapters off"
     else:
-        assert sum(teacher) == every and max(teacher) < 1.15 * every / size
+        assert every <= sum(teacher) < 1.02 * every and max(teacher) < 1.15 * every / size
     state = 4 * (every + 2 * trained + (0 if "lora" in name else every))  # bytes, of all
     head = 2 * 4 * 259 * 32  # of the anchor, and the embeddings' part that differs
     assert max(each["bytes"] for each in everyones) < 1.3 * state / size + head
