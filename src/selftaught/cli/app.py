@@ -27,6 +27,7 @@ from selftaught.cli.options import (
     located,
     print_json,
 )
+from selftaught.cli.serving import keys, serve
 from selftaught.cli.skills import skills
 
 app = typer.Typer(
@@ -230,6 +231,8 @@ for command in (ledger.log, ledger.show, ledger.diff, ledger.rollback, ledger.pr
     app.command()(command)
 app.command()(ledger.gc)
 app.command()(ledger.fsck)
+app.command()(serve)
+app.add_typer(keys, name="keys")
 app.command()(compare)
 app.command()(ablate)
 app.add_typer(experiment, name="experiment")

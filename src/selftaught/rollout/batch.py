@@ -117,6 +117,18 @@ class Batch:
         self._last = torch.zeros(0, dtype=torch.long, device=decoder.model.device)  # [R] drawn last, not yet run
         self.look_every = 1 if self._last.device.type == "cpu" else LOOK_EVERY
 
+    def fit(self, num_rows: int, most: int) -> None:
+        """Makes room for `num_rows` rows, and keeps no more than `most` places: they all grow with the longest row.
+
+        Args:
+            num_rows: that are there or about to be admitted; at most `most`.
+            most: places that memory allows.
+        """
+        places = self.cache.keys[0].shape[0]
+        if num_rows > places or places > most:
+            longest = max([row.length for row in self.rows], default=1)
+            self.cache.resize(min(most, max(num_rows, 2 * places)), len(self.rows), longest)
+
     def admit(self, rows: Sequence[Row], load: Load, drafts: Sequence[Sequence[int]] | None = None) -> None:
         """Puts rows behind those that are there, and draws their first tokens.
 

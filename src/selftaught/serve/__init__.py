@@ -1,0 +1,1 @@
+"""Serves a workspace's versions over an OpenAI-compatible HTTP interface."""
