@@ -157,8 +157,8 @@ class Interactions:
             found = connection.execute("SELECT key FROM interactions WHERE id = ?", (interaction,)).fetchone()
             if found is None or found["key"] != key:
                 raise DataError(
-                    f"completion_id: {interaction!r} is no answer that was kept for this key; its conversations must be "
-                    "stored, and not be older than its retention time"
+                    f"completion_id: {interaction!r} is no answer that was kept for this key; its conversations must "
+                    "be stored, and not be older than its retention time"
                 )
             return self._noted(connection, interaction, key, kind, text)
 

@@ -42,7 +42,7 @@ def sample(
     if not prompts.tokens:
         return []
     decoder = prompts.decoder
-    all_seeds = seeds or [None] * len(prompts.tokens)
+    all_seeds: Sequence[int | None] = seeds or [None] * len(prompts.tokens)
     rows = [
         new_row(tokens, sampling, seed, decoder, keep_states)
         for tokens, seed in zip(prompts.tokens, all_seeds, strict=True)

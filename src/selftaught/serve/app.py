@@ -1,7 +1,7 @@
 """The server's routes, as OpenAI's interface has them, and feedback beside.
 
-A request passes: size and pace → key → model (a version, HEAD by default) → prompt → engine → text. What a key allows to
-be kept is on the disk before its answer is.
+A request passes: size and pace → key → model (a version, HEAD by default) → prompt → engine → text. What a key allows
+to be kept is on the disk before the answer is told.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ def _add_routes(app: FastAPI, asker: Any) -> None:
 
     @app.post("/v1/completions", responses=failures)
     async def completions(asked: TextAsked, request: Request, key: Key = who) -> Response:
-        return await app.state.completing.text(asked, request, key)  # type: ignore[no-any-return]
+        return await app.state.completing.text(asked, request)  # type: ignore[no-any-return]
 
     @app.post("/v1/feedback", status_code=201, responses=failures)
     async def feedback(asked: FeedbackAsked, key: Key = who) -> dict[str, Any]:

@@ -8,7 +8,6 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from typing import Any
 
 from fastapi import Request
@@ -18,7 +17,7 @@ from selftaught.errors import ConfigError
 from selftaught.ledger.records import Version
 from selftaught.prompts import render
 from selftaught.serve import forms
-from selftaught.serve.answering import Answering, Part, Refused, Wanted
+from selftaught.serve.answering import Answering, Choice, Part, Refused, Wanted
 from selftaught.serve.engine import Engine
 from selftaught.serve.keys import Key
 from selftaught.serve.metrics import Metrics
@@ -28,32 +27,10 @@ from selftaught.serve.settings import ServeSettings
 from selftaught.serve.versions import Versions
 from selftaught.types import Message
 
-GONE = 499  # status in the records of a request whose client left
+GONE = 499  # status, in the counts, of a request whose client left
 
-
-@dataclass(frozen=True)
-class _Kind:
-    """How one of the two interfaces says things."""
-
-    whole: Callable[..., Any]
-    chunk: Callable[[dict[str, Any], Part, Any], dict[str, Any]]
-
-
-@dataclass
-class _Told:
-    """How much of each choice a stream has told."""
-
-    characters: dict[int, int] = field(default_factory=dict)
-
-    def chat(self, head: dict[str, Any], part: Part, tokenizer: Any) -> dict[str, Any]:
-        first = part.index not in self.characters
-        self.characters[part.index] = 1
-        return forms.chat_chunk(head, part, tokenizer, first)
-
-    def text(self, head: dict[str, Any], part: Part, tokenizer: Any) -> dict[str, Any]:
-        begin = self.characters.get(part.index, 0)
-        self.characters[part.index] = begin + len(part.text)
-        return forms.text_chunk(head, part, tokenizer, begin)
+Keep = Callable[[str, Sequence[Choice]], Awaitable[None]]
+"""(the request's id, its choices): writes them down."""
 
 
 class Completing:
@@ -76,107 +53,134 @@ class Completing:
             Refused: with what the client did wrong.
         """
         messages = [Message("system" if turn.role == "developer" else turn.role, turn.text) for turn in asked.messages]
+        version, engine = await self._asked_version(asked.model)
+        prompt = await asyncio.to_thread(_rendered, messages, engine)
         await self._records.follow_up(key, messages)
+
+        async def keep(name: str, choices: Sequence[Choice]) -> None:
+            await self._records.keep(key, name, version.name, messages, [choice.text for choice in choices])
+
         scores = (asked.top_logprobs or 0) if asked.logprobs else None
-        wanted = self._wanted(asked, asked.max_completion_tokens or asked.max_tokens, scores)
+        wanted = self._wanted(asked, asked.max_completion_tokens or asked.max_tokens, scores, [prompt], engine)
+        head = _head("chatcmpl", version)
+        job = _Job(head, engine, [prompt], wanted, self._metrics, self._settings.request_seconds, keep)
+        return await _told(job, asked, request, forms.chat_answer, _chat_chunks())
 
-        def prompts(engine: Engine) -> list[list[int]]:
-            return [_rendered(messages, engine)]
-
-        async def keep(name: str, version: Version, answering: Answering) -> None:
-            texts = [choice.text for choice in answering.choices]
-            await self._records.keep(key, name, version.name, messages, texts)
-
-        kind = _Kind(forms.chat_answer, _Told().chat)
-        return await self._answered(asked, request, wanted, prompts, keep, "chatcmpl", kind)
-
-    async def text(self, asked: TextAsked, request: Request, key: Key) -> Response:
-        """POST /v1/completions: the prompt is gone on from as it is, without the model's chat template.
+    async def text(self, asked: TextAsked, request: Request) -> Response:
+        """POST /v1/completions: a prompt is gone on from as it is, without the model's chat template.
 
         Raises:
             Refused: with what the client did wrong.
         """
         texts = [asked.prompt] if isinstance(asked.prompt, str) else asked.prompt
-        wanted = self._wanted(asked, asked.max_tokens, asked.logprobs)
+        version, engine = await self._asked_version(asked.model)
+        prompts = [list(engine.model.tokenizer(text)["input_ids"]) for text in texts]
+        wanted = self._wanted(asked, asked.max_tokens, asked.logprobs, prompts, engine)
+        head = _head("cmpl", version)
+        job = _Job(head, engine, prompts, wanted, self._metrics, self._settings.request_seconds, _not_kept)
+        return await _told(job, asked, request, forms.text_answer, _text_chunks())
 
-        def prompts(engine: Engine) -> list[list[int]]:
-            return [list(engine.model.tokenizer(text)["input_ids"]) for text in texts]
+    async def _asked_version(self, name: str) -> tuple[Version, Engine]:
+        try:
+            version = self._versions.named(name)
+        except ConfigError as error:
+            raise Refused(404, str(error), code="model_not_found", param="model") from error
+        return version, await self._versions.engine(version)
 
-        async def keep(name: str, version: Version, answering: Answering) -> None:
-            pass  # there is no conversation to learn from
-
-        kind = _Kind(forms.text_answer, _Told().text)
-        return await self._answered(asked, request, wanted, prompts, keep, "cmpl", kind)
-
-    def _wanted(self, asked: Drawing, max_tokens: int | None, scores: int | None) -> Wanted:
+    def _wanted(
+        self,
+        asked: Drawing,
+        max_tokens: int | None,
+        num_scores: int | None,
+        prompts: Sequence[Sequence[int]],
+        engine: Engine,
+    ) -> Wanted:
+        """How it is drawn; a completion whose length is not named gets what the prompt leaves, up to the default."""
+        left = max(1, engine.max_tokens - max(map(len, prompts)))
         return Wanted(
-            max_tokens or self._settings.max_tokens,
+            max_tokens or min(self._settings.max_tokens, left),
             1.0 if asked.temperature is None else asked.temperature,
             1.0 if asked.top_p is None else asked.top_p,
             asked.n or 1,
             asked.seed,
             asked.stops,
-            scores,
+            num_scores,
         )
 
-    async def _answered(
+
+class _Job:
+    """A request that is being answered.
+
+    Args:
+        head: its id, time and model, as they are told.
+        engine: who answers.
+        prompts: token ids.
+        wanted: how.
+        metrics: what is counted.
+        seconds: that it may take.
+        keep: writes the choices down.
+
+    Raises:
+        Refused: it does not fit the model.
+        Busy: too many requests wait.
+    """
+
+    def __init__(
         self,
-        asked: Drawing,
-        request: Request,
+        head: dict[str, Any],
+        engine: Engine,
+        prompts: Sequence[Sequence[int]],
         wanted: Wanted,
-        prompts: Callable[[Engine], list[list[int]]],
-        keep: Callable[[str, Version, Answering], Awaitable[None]],
-        prefix: str,
-        kind: _Kind,
-    ) -> Response:
-        try:
-            version = self._versions.named(asked.model)
-        except ConfigError as error:
-            raise Refused(404, str(error), code="model_not_found", param="model") from error
-        begun = time.monotonic()
-        using = self._versions.in_use(version)
-        using.__enter__()  # until the last part is told, which may be after this returns
-        try:
-            engine = await self._versions.engine(version)
-            tokens = await asyncio.to_thread(prompts, engine)
-            wanted = _fitted(wanted, asked, tokens, engine)
-            answering = Answering(engine, tokens, wanted)
-        except BaseException:
-            using.__exit__(None, None, None)
-            raise
-        head = {"id": f"{prefix}-{uuid.uuid4().hex}", "created": int(time.time()), "model": version.name}
-        head["system_fingerprint"] = f"selftaught-{version.model_artifact[:12]}"
-        num_prompt = sum(map(len, tokens))
+        metrics: Metrics,
+        seconds: float,
+        keep: Keep,
+    ) -> None:
+        self.head, self.tokenizer = head, engine.model.tokenizer
+        self._num_prompt, self._metrics, self._keep = sum(map(len, prompts)), metrics, keep
+        self._begun = time.monotonic()
+        self._deadline = self._begun + seconds
+        self._answering = Answering(engine, prompts, wanted)
 
-        async def parts() -> AsyncIterator[Part]:
-            """As they come; at the end all is counted and kept, before the last one is handed on."""
-            first, left = True, len(answering.choices)
-            try:
-                async for part in answering.parts(begun + self._settings.request_seconds):
-                    if first:
-                        self._metrics.first_seconds.observe(time.monotonic() - begun)
-                        first = False
-                    left -= part.finish is not None
-                    if not left:
-                        await keep(str(head["id"]), version, answering)
-                    yield part
-            finally:
-                answering.cancel()
-                using.__exit__(None, None, None)
-                self._metrics.seconds.observe(time.monotonic() - begun)
-                self._metrics.tokens.labels("prompt").inc(num_prompt)
-                self._metrics.tokens.labels("completion").inc(answering.num_tokens)
+    @property
+    def choices(self) -> Sequence[Choice]:
+        """Its completions so far."""
+        return self._answering.choices
 
-        tokenizer = engine.model.tokenizer
-        if asked.stream:
-            options = asked.stream_options
-            usage_too = bool(options and options.include_usage)
-            lines = _events(head, parts(), answering, num_prompt, kind, tokenizer, usage_too)
-            return StreamingResponse(lines, media_type="text/event-stream", headers={"Cache-Control": "no-store"})
-        if not await _finished(parts(), request):
-            return Response(status_code=GONE)
-        used = forms.usage(num_prompt, answering.num_tokens)
-        return JSONResponse(kind.whole(head, answering.choices, used, tokenizer))
+    @property
+    def usage(self) -> dict[str, int]:
+        """Tokens so far."""
+        return forms.usage(self._num_prompt, self._answering.num_tokens)
+
+    async def parts(self) -> AsyncIterator[Part]:
+        """What is new, as it comes; before the last is handed on, all is written down."""
+        first, left = True, len(self.choices)
+        try:
+            async for part in self._answering.parts(self._deadline):
+                if first:
+                    self._metrics.first_seconds.observe(time.monotonic() - self._begun)
+                    first = False
+                left -= part.finish is not None
+                if not left:
+                    await self._keep(self.head["id"], self.choices)
+                yield part
+        finally:
+            self._answering.cancel()
+            self._metrics.seconds.observe(time.monotonic() - self._begun)
+            self._metrics.tokens.labels("prompt").inc(self._num_prompt)
+            self._metrics.tokens.labels("completion").inc(self._answering.num_tokens)
+
+
+async def _not_kept(name: str, choices: Sequence[Choice]) -> None:
+    """There is no conversation to learn from."""
+
+
+def _head(prefix: str, version: Version) -> dict[str, Any]:
+    return {
+        "id": f"{prefix}-{uuid.uuid4().hex}",
+        "created": int(time.time()),
+        "model": version.name,
+        "system_fingerprint": f"selftaught-{version.model_artifact[:12]}",
+    }
 
 
 def _rendered(messages: Sequence[Message], engine: Engine) -> list[int]:
@@ -194,21 +198,51 @@ def _rendered(messages: Sequence[Message], engine: Engine) -> list[int]:
         raise Refused(400, f"messages: the model's chat template refuses them ({why})", param="messages") from error
 
 
-def _fitted(wanted: Wanted, asked: Drawing, prompts: Sequence[Sequence[int]], engine: Engine) -> Wanted:
-    """Where the request names no length, what the longest prompt leaves."""
-    from dataclasses import replace
+# ------------------------------------------------------------------------------------- how it is told
 
-    named = getattr(asked, "max_completion_tokens", None) or getattr(asked, "max_tokens", None)
-    if named:
-        return wanted
-    return replace(wanted, max_tokens=max(1, min(wanted.max_tokens, engine.max_tokens - max(map(len, prompts)))))
+Chunks = Callable[[dict[str, Any], Part, Any], dict[str, Any]]
+"""(head, part, tokenizer) → what a stream says of the part."""
 
 
-async def _finished(parts: AsyncIterator[Part], request: Request) -> bool:
+def _chat_chunks() -> Chunks:
+    """Each choice's first chunk names the role."""
+    begun: set[int] = set()
+
+    def chunk(head: dict[str, Any], part: Part, tokenizer: Any) -> dict[str, Any]:
+        first = part.index not in begun
+        begun.add(part.index)
+        return forms.chat_chunk(head, part, tokenizer, first)
+
+    return chunk
+
+
+def _text_chunks() -> Chunks:
+    """Each chunk says where in its choice's text it begins."""
+    lengths: dict[int, int] = {}
+
+    def chunk(head: dict[str, Any], part: Part, tokenizer: Any) -> dict[str, Any]:
+        begin = lengths.get(part.index, 0)
+        lengths[part.index] = begin + len(part.text)
+        return forms.text_chunk(head, part, tokenizer, begin)
+
+    return chunk
+
+
+async def _told(job: _Job, asked: Drawing, request: Request, whole: Callable[..., Any], chunks: Chunks) -> Response:
+    if asked.stream:
+        options = asked.stream_options
+        lines = _events(job, chunks, bool(options and options.include_usage))
+        return StreamingResponse(lines, media_type="text/event-stream", headers={"Cache-Control": "no-store"})
+    if not await _finished(job, request):
+        return Response(status_code=GONE)
+    return JSONResponse(whole(job.head, job.choices, job.usage, job.tokenizer))
+
+
+async def _finished(job: _Job, request: Request) -> bool:
     """Waits for the end; False if the client left before it, whose completions are then given up."""
 
     async def collect() -> None:
-        async for _ in parts:
+        async for _ in job.parts():
             pass
 
     async def left() -> None:
@@ -220,8 +254,7 @@ async def _finished(parts: AsyncIterator[Part], request: Request) -> bool:
         await asyncio.wait({collecting, leaving}, return_when=asyncio.FIRST_COMPLETED)
         if collecting.done():
             collecting.result()
-            return True
-        return False
+        return collecting.done()
     finally:
         for task in (collecting, leaving):
             task.cancel()
@@ -229,23 +262,15 @@ async def _finished(parts: AsyncIterator[Part], request: Request) -> bool:
             await collecting
 
 
-async def _events(
-    head: dict[str, Any],
-    parts: AsyncIterator[Part],
-    answering: Answering,
-    num_prompt: int,
-    kind: _Kind,
-    tokenizer: Any,
-    usage_too: bool,
-) -> AsyncIterator[str]:
+async def _events(job: _Job, chunks: Chunks, usage_too: bool) -> AsyncIterator[str]:
     """The lines of a stream; what goes wrong on the way is its last line but one."""
     more = {"usage": None} if usage_too else {}
     try:
-        async for part in parts:
-            yield _line({**kind.chunk(head, part, tokenizer), **more})
+        async for part in job.parts():
+            yield _line({**chunks(job.head, part, job.tokenizer), **more})
         if usage_too:
-            last = kind.chunk(head, Part(0, "", (), None), tokenizer)
-            yield _line({**last, "choices": [], "usage": forms.usage(num_prompt, answering.num_tokens)})
+            last = chunks(job.head, Part(0, "", (), None), job.tokenizer)
+            yield _line({**last, "choices": [], "usage": job.usage})
     except Refused as error:
         yield _line(error_body(error.message, error.kind, error.code))
     yield "data: [DONE]\n\n"

@@ -101,7 +101,7 @@ class Engine:
         limits: what it may use.
     """
 
-    def __init__(self, model: LanguageModel, limits: Limits = Limits()) -> None:  # noqa: B008  # it is frozen
+    def __init__(self, model: LanguageModel, limits: Limits = Limits()) -> None:  # it is frozen
         self.model = model
         self.limits = limits
         self.max_tokens = min(model.max_tokens, limits.cache_tokens)  # prompt and completion of one request

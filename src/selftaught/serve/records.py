@@ -83,4 +83,4 @@ class Records:
                 self._store = Interactions(self._path, self._redact)
             return work(self._store)
 
-        return await asyncio.get_running_loop().run_in_executor(self._thread, run)  # type: ignore[no-any-return]
+        return await asyncio.get_running_loop().run_in_executor(self._thread, run)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from selftaught.continual.workspace import Workspace
 from selftaught.errors import ArtifactError, ConfigError, SelftaughtError
@@ -36,7 +34,7 @@ class Versions:
         self.workspace, self.limits, self.max_loaded = workspace, limits, max(1, max_loaded)
         self.head: Version = workspace.ledger.head()
         self._engines: OrderedDict[int, Engine] = OrderedDict()  # by version, the one asked last at the end
-        self._users: dict[int, int] = {}
+        self._leaving: set[asyncio.Task[None]] = set()
         self._loading = asyncio.Lock()
 
     @property
@@ -78,18 +76,9 @@ class Versions:
                     if self.workspace.is_collected(version):
                         raise ArtifactError(f"{version.name}: its weights were removed by selftaught gc")
                     self._engines[version.number] = await asyncio.to_thread(self._load, version.model_artifact)
-                    await self._make_room(version.number)
+                    self._make_room(version.number)
         self._engines.move_to_end(version.number)
         return self._engines[version.number]
-
-    @contextmanager
-    def in_use(self, version: Version) -> Iterator[None]:
-        """Keeps a version's engine loaded meanwhile."""
-        self._users[version.number] = self._users.get(version.number, 0) + 1
-        try:
-            yield
-        finally:
-            self._users[version.number] -= 1
 
     async def watch(self) -> None:
         """Follows HEAD until it is cancelled; a new one that cannot be loaded is logged, and the old one stays."""
@@ -109,16 +98,16 @@ class Versions:
 
     async def close(self) -> None:
         """Answers what is under way, and ends."""
-        await asyncio.gather(*(asyncio.to_thread(engine.close) for engine in self._engines.values()))
+        await asyncio.gather(*self._leaving, *(asyncio.to_thread(engine.close) for engine in self._engines.values()))
 
     def _load(self, digest: str) -> Engine:
         """In another thread, where the ledger must not be used."""
         return Engine(load_model(self.workspace.artifacts.folder(digest)), self.limits)
 
-    async def _make_room(self, newest: int) -> None:
-        """Lets go of what was not asked for the longest time; never of HEAD, nor of who is at work."""
+    def _make_room(self, newest: int) -> None:
+        """Lets go of what was not asked for the longest time, never of HEAD; it answers first whom it has."""
         for number in list(self._engines):
-            if len(self._engines) <= self.max_loaded:
-                return
-            if number not in (newest, self.head.number) and not self._users.get(number):
-                await asyncio.to_thread(self._engines.pop(number).close)
+            if len(self._engines) > self.max_loaded and number not in (newest, self.head.number):
+                task = asyncio.create_task(asyncio.to_thread(self._engines.pop(number).close))
+                self._leaving.add(task)
+                task.add_done_callback(self._leaving.discard)
