@@ -13,7 +13,6 @@ from typing import Any
 from fastapi import Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
-from selftaught.errors import ConfigError
 from selftaught.ledger.records import Version
 from selftaught.prompts import render
 from selftaught.serve import forms
@@ -81,10 +80,7 @@ class Completing:
         return await _told(job, asked, request, forms.text_answer, _text_chunks())
 
     async def _asked_version(self, name: str) -> tuple[Version, Engine]:
-        try:
-            version = self._versions.named(name)
-        except ConfigError as error:
-            raise Refused(404, str(error), code="model_not_found", param="model") from error
+        version = self._versions.named(name)
         return version, await self._versions.engine(version)
 
     def _wanted(
@@ -217,13 +213,15 @@ def _chat_chunks() -> Chunks:
 
 
 def _text_chunks() -> Chunks:
-    """Each chunk says where in its choice's text it begins."""
-    lengths: dict[int, int] = {}
+    """Each chunk's scores go on where those of its choice ended."""
+    ends: dict[int, int] = {}
 
     def chunk(head: dict[str, Any], part: Part, tokenizer: Any) -> dict[str, Any]:
-        begin = lengths.get(part.index, 0)
-        lengths[part.index] = begin + len(part.text)
-        return forms.text_chunk(head, part, tokenizer, begin)
+        told = forms.text_chunk(head, part, tokenizer, ends.get(part.index, 0))
+        scores = told["choices"][0]["logprobs"]
+        if scores:
+            ends[part.index] = scores["text_offset"][-1] + len(scores["tokens"][-1])
+        return told
 
     return chunk
 

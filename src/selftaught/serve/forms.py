@@ -64,7 +64,7 @@ def text_answer(head: dict[str, Any], choices: Sequence[Choice], used: dict[str,
 
 
 def text_chunk(head: dict[str, Any], part: Part, tokenizer: Any, begin: int) -> dict[str, Any]:
-    """A piece of a streamed one, which begins at character `begin` of its text."""
+    """A piece of a streamed one; its first token begins at character `begin`."""
     choice = {
         "index": part.index,
         "text": part.text,

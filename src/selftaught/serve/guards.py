@@ -15,6 +15,7 @@ from selftaught.serve.protocol import error_body
 from selftaught.serve.settings import ServeSettings
 
 STRANGERS_PER_MINUTE = 60  # wrong keys of one address
+READ_ON = 8  # times the longest body is read, and dropped: a client that is hung up on does not hear why
 
 
 class BodyLimits:
@@ -34,8 +35,8 @@ class BodyLimits:
             await self._app(scope, receive, send)
             return
         body = bytearray()
-        more = True
-        while more:
+        size, more = 0, True
+        while more and size <= READ_ON * self._max_bytes:
             try:
                 message = await asyncio.wait_for(receive(), self._seconds)
             except asyncio.TimeoutError:  # another class before Python 3.11
@@ -43,11 +44,13 @@ class BodyLimits:
                 return
             if message["type"] == "http.disconnect":
                 return
-            body += message.get("body", b"")
-            more = message.get("more_body", False)
-            if len(body) > self._max_bytes:
-                await _refuse(send, 413, f"the request has more than {self._max_bytes} bytes")
-                return
+            part, more = message.get("body", b""), message.get("more_body", False)
+            size += len(part)
+            if size <= self._max_bytes:
+                body += part
+        if size > self._max_bytes:
+            await _refuse(send, 413, f"the request has more than {self._max_bytes} bytes")
+            return
         told = False
 
         async def replay() -> Message:

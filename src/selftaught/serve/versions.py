@@ -7,9 +7,10 @@ import logging
 from collections import OrderedDict
 
 from selftaught.continual.workspace import Workspace
-from selftaught.errors import ArtifactError, ConfigError, SelftaughtError
+from selftaught.errors import ArtifactError, SelftaughtError
 from selftaught.ledger.records import Version
 from selftaught.models.load import load_model
+from selftaught.serve.answering import Refused
 from selftaught.serve.engine import Engine, Limits
 
 logger = logging.getLogger(__name__)
@@ -55,13 +56,15 @@ class Versions:
         """A version by the name that a request gives.
 
         Raises:
-            ConfigError: there is none that is served by that name.
+            Refused: there is none that is served by that name.
         """
         if name in ("", HEAD, "head"):
             return self.head
         found = next((version for version in self.served() if version.name == name), None)
         if found is None:
-            raise ConfigError(f"{name}: no such model here; GET /v1/models lists them")
+            raise Refused(
+                404, f"{name}: no such model here; GET /v1/models lists them", code="model_not_found", param="model"
+            )
         return found
 
     async def engine(self, version: Version) -> Engine:
@@ -87,13 +90,17 @@ class Versions:
             await asyncio.sleep(WATCH_SECONDS)
             try:
                 found = self.workspace.ledger.head()
-                if found.number in (self.head.number, failed):
-                    continue
+            except SelftaughtError as error:  # it may be busy, or on a disk that is away for a moment
+                logger.warning("the ledger cannot be looked at: %s", error)
+                continue
+            if found.number in (self.head.number, failed):
+                continue
+            try:
                 await self.engine(found)
                 logger.info("HEAD is %s", found.name)
                 self.head, failed = found, None
             except SelftaughtError as error:
-                failed = found.number if not isinstance(error, ConfigError) else None
+                failed = found.number
                 logger.error("the new HEAD cannot be served: %s", error)
 
     async def close(self) -> None:
