@@ -15,7 +15,7 @@ from typing import Any
 
 from fastapi import Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
@@ -34,6 +34,10 @@ from selftaught.serve.protocol import ChatAsked, FeedbackAsked, TextAsked, error
 from selftaught.serve.records import Records
 from selftaught.serve.settings import LOOPBACK, ServeSettings
 from selftaught.serve.versions import HEAD, Versions
+
+
+Answers = dict[int | str, dict[str, Any]]
+"""What a route may answer, by status."""
 
 
 def create_app(root: Path, settings: ServeSettings) -> FastAPI:
@@ -91,7 +95,7 @@ def _count(app: FastAPI, path: str, status: int) -> None:
 
 def _add_routes(app: FastAPI, asker: Any) -> None:
     who = Depends(asker)
-    failures: dict[int | str, dict[str, Any]] = {
+    failures: Answers = {
         code: {"description": text}
         for code, text in (
             (400, "The request is wrong."), (401, "No valid key."), (404, "No such model."),
@@ -100,11 +104,13 @@ def _add_routes(app: FastAPI, asker: Any) -> None:
         )
     }  # fmt: skip
 
-    @app.post("/v1/chat/completions", responses=failures)
+    either: Answers = {200: {"content": {"application/json": {}, "text/event-stream": {}}}}
+
+    @app.post("/v1/chat/completions", responses=failures | either)
     async def chat_completions(asked: ChatAsked, request: Request, key: Key = who) -> Response:
         return await app.state.completing.chat(asked, request, key)  # type: ignore[no-any-return]
 
-    @app.post("/v1/completions", responses=failures)
+    @app.post("/v1/completions", responses=failures | either)
     async def completions(asked: TextAsked, request: Request, key: Key = who) -> Response:
         return await app.state.completing.text(asked, request)  # type: ignore[no-any-return]
 
@@ -130,7 +136,7 @@ def _add_routes(app: FastAPI, asker: Any) -> None:
     async def health() -> dict[str, str]:
         return {"status": "ok", "head": app.state.versions.head.name}
 
-    @app.get("/metrics", responses=failures)
+    @app.get("/metrics", responses=failures, response_class=PlainTextResponse)
     async def metrics(key: Key = who) -> Response:
         return Response(app.state.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
