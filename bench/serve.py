@@ -115,7 +115,7 @@ def run_peer(name: str) -> None:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
-        def do_POST(self) -> None:  # noqa: N802
+        def do_POST(self) -> None:
             asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             prompt = tokenizer.apply_chat_template(
                 asked["messages"], add_generation_prompt=True, return_tensors="pt", return_dict=True

@@ -21,9 +21,8 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from selftaught._version import __version__
-from selftaught.continual.workspace import FOLDER, Workspace
+from selftaught.continual.workspace import Workspace
 from selftaught.errors import ArtifactError, DataError, ModelError
-from selftaught.interactions.store import INTERACTIONS_FILE
 from selftaught.serve.answering import Refused
 from selftaught.serve.completing import Completing
 from selftaught.serve.engine import Busy
@@ -34,7 +33,6 @@ from selftaught.serve.protocol import ChatAsked, FeedbackAsked, TextAsked, error
 from selftaught.serve.records import Records
 from selftaught.serve.settings import LOOPBACK, ServeSettings
 from selftaught.serve.versions import HEAD, Versions
-
 
 Answers = dict[int | str, dict[str, Any]]
 """What a route may answer, by status."""
@@ -55,7 +53,7 @@ def create_app(root: Path, settings: ServeSettings) -> FastAPI:
         workspace = Workspace.open(root)  # its ledger is read in this thread alone
         versions = Versions(workspace, settings.limits, settings.max_loaded)
         await versions.engine(versions.head)
-        records = Records(root / FOLDER / INTERACTIONS_FILE)
+        records = Records(workspace)
         metrics = Metrics(lambda: versions.loaded, lambda: versions.head.name)
         app.state.versions, app.state.records, app.state.metrics = versions, records, metrics
         app.state.completing = Completing(versions, records, metrics, settings)

@@ -5,32 +5,31 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from typing import Any, TypeVar
+from contextlib import suppress
+from datetime import timedelta
+from typing import TypeVar
 
+from selftaught.continual.workspace import Workspace
+from selftaught.errors import ArtifactError
 from selftaught.interactions import Feedback, Interaction, Interactions
-from selftaught.interactions.store import Kind, days_from_now
-from selftaught.ledger.store import now
+from selftaught.interactions.store import utc
 from selftaught.serve.keys import Key
 from selftaught.types import Message
 
 T = TypeVar("T")
 EXPIRE_SECONDS = 600.0  # between looks for what is past its time
-DAY = 1.0
 
 
 class Records:
     """The workspace's interactions, as the server uses them: what a call has returned from is on the disk.
 
     Args:
-        path: of the store.
-        redact: applied to every text before it is kept.
+        workspace: whose they are.
     """
 
-    def __init__(self, path: Path, redact: Callable[[str], str] = lambda text: text) -> None:
-        self._path, self._redact = path, redact
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="interactions")  # SQLite's connections stay in theirs
-        self._store: Interactions | None = None
+    def __init__(self, workspace: Workspace) -> None:
+        self._store = workspace.interactions()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="interactions")
 
     async def keep(
         self, key: Key, name: str, version: str, messages: Sequence[Message], completions: Sequence[str]
@@ -38,9 +37,9 @@ class Records:
         """Keeps a request's completions, of a key that is willing; the first is called as the request is."""
         if not key.store:
             return
-        expires = None if key.retention_days is None else days_from_now(key.retention_days)
+        expires = None if key.retention_days is None else utc(timedelta(days=key.retention_days))
         kept = [
-            Interaction(f"{name}-{n}" if n else name, now(), key.name, version, tuple(messages), completion, expires)
+            Interaction(f"{name}-{n}" if n else name, utc(), key.name, version, tuple(messages), completion, expires)
             for n, completion in enumerate(completions)
         ]
         await self._run(lambda store: store.keep_all(kept))
@@ -50,7 +49,7 @@ class Records:
         if key.store:
             await self._run(lambda store: store.follow_up(key.name, messages))
 
-    async def feedback(self, key: Key, name: str, kind: Kind, text: str) -> Feedback | None:
+    async def feedback(self, key: Key, name: str, kind: str, text: str) -> Feedback | None:
         """Notes feedback; None where the key has given all that it may today.
 
         Raises:
@@ -58,7 +57,7 @@ class Records:
         """
 
         def note(store: Interactions) -> Feedback | None:
-            if store.feedback_since(key.name, days_from_now(-DAY)) >= key.feedback_per_day:
+            if store.num_feedback(key.name, utc(-timedelta(days=1))) >= key.feedback_per_day:
                 return None
             return store.add_feedback(name, key.name, kind, text)
 
@@ -67,20 +66,14 @@ class Records:
     async def expire(self) -> None:
         """Deletes what is past its time, now and then, until it is cancelled."""
         while True:
-            if self._path.is_file():
+            with suppress(ArtifactError):  # another process is reading; the next look will do
                 await self._run(lambda store: store.expire())
             await asyncio.sleep(EXPIRE_SECONDS)
 
     def close(self) -> None:
         """Ends, after all that was asked for is written."""
-        if self._store is not None:
-            self._thread.submit(self._store.close).result()
         self._thread.shutdown()
+        self._store.close()
 
     async def _run(self, work: Callable[[Interactions], T]) -> T:
-        def run() -> Any:
-            if self._store is None:
-                self._store = Interactions(self._path, self._redact)
-            return work(self._store)
-
-        return await asyncio.get_running_loop().run_in_executor(self._thread, run)
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work, self._store)

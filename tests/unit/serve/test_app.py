@@ -273,7 +273,7 @@ def test_only_a_keys_that_is_willing_is_kept(serve: Serve, root: Path) -> None:
     client.headers.update(as_key(private))
     unkept = chat(client, "My secret").json()["id"]
     answer = client.post("/v1/feedback", json={"completion_id": unkept, "kind": "up"})
-    assert answer.status_code == 400 and "must be stored" in answer.json()["error"]["message"]
+    assert answer.status_code == 400 and "no such completion is kept" in answer.json()["error"]["message"]
 
     client.headers.update(as_key(willing))
     told = chat(client, "Who?", n=2, temperature=1).json()
