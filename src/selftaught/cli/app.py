@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from selftaught.cli import learning, ledger
+from selftaught.cli.dashboard import dashboard
 from selftaught.cli.experiment import ablate, compare, experiment
 from selftaught.cli.harness import harness
 from selftaught.cli.options import (
@@ -230,6 +231,7 @@ for command in (ledger.log, ledger.show, ledger.diff, ledger.rollback, ledger.pr
     app.command()(command)
 app.command()(ledger.gc)
 app.command()(ledger.fsck)
+app.command()(dashboard)
 app.command()(compare)
 app.command()(ablate)
 app.add_typer(experiment, name="experiment")

@@ -28,7 +28,8 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 def step(number: int, steps: int = 10, sample: str | None = None, **more: Any) -> Event:
     values = {
         "step": number, "steps": steps, "loss": 1 / number, "gap_nats": None, "anchor_nats": 0.1,
-        "seconds": 2.0 * number, "seconds_left": 2.0 * (steps - number), "tokens": 7 * number, "sample_id": "q1", "sample": sample,
+        "seconds": 2.0 * number, "seconds_left": 2.0 * (steps - number), "tokens": 7 * number,
+        "sample_id": "q1", "sample": sample,
     }  # fmt: skip
     return Event("lesson", "training", {**values, **more})
 
