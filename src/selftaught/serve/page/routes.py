@@ -7,10 +7,11 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from fastapi import APIRouter, Depends, HTTPException, Request, Response
+from fastapi import Path as InPath
 from fastapi.responses import HTMLResponse
 from pydantic import BaseModel
 
@@ -74,7 +75,7 @@ def page_router(workspace: Workspace, interactions_path: Path, allowed: Callable
             409: {"description": "It was learned already."},
         },
     )
-    def decide(number: int, asked: StateAsked) -> dict[str, Any]:
+    def decide(number: Annotated[int, InPath(ge=1, lt=1 << 63)], asked: StateAsked) -> dict[str, Any]:
         """Approves or rejects what a user said; a lesson learns from what was approved."""
         with _opened(root), _store(interactions_path) as store:
             if store is None:
