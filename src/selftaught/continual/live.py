@@ -38,6 +38,7 @@ class LiveFile:
             with contextlib.suppress(ArtifactError):
                 self._told |= read_json(path)
         self._told |= {**about, "pid": os.getpid(), "started": self._told.get("started", now()), "stage": "beginning"}
+        self._write()
 
     def __call__(self, event: Event) -> None:
         told, values = self._told, event.values

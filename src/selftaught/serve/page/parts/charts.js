@@ -11,6 +11,12 @@ function ticks(low, high, count = 4) {
   return found;
 }
 
+/** A mark on the axis, with as many digits as tell it from the next. */
+function marked(value, step, format) {
+  const digits = Math.max(0, Math.ceil(-Math.log10(step * (format === percent ? 100 : 1)) - 1e-9));
+  return format === percent ? `${minus((100 * value).toFixed(digits))}%` : minus(value.toFixed(digits));
+}
+
 /**
  * A chart in a box that redraws it when its width changes.
  *
@@ -44,10 +50,11 @@ function plotted(width, label, xs, series, names, format, floor) {
   const up = (y) => HEIGHT - BOTTOM - ((y - low) / (high - low)) * (HEIGHT - BOTTOM - TOP);
   const marks = names ? xs.map((_, place) => place) : ticks(first, last, Math.max(2, Math.floor(width / 90)));
   const skip = names ? Math.ceil((xs.length * 34) / (width - LEFT - RIGHT)) : 1;
+  const levels = ticks(low, high), step = levels[1] - levels[0] || 1;
   return draw("svg", { class: "chart", role: "img", "aria-label": label, viewBox: `0 0 ${width} ${HEIGHT}`, height: HEIGHT },
-    ticks(low, high).map((y) => [
+    levels.map((y) => [
       draw("line", { x1: LEFT, x2: width - RIGHT, y1: up(y), y2: up(y), stroke: "currentColor", "stroke-opacity": 0.13 }),
-      draw("text", { x: LEFT - 9, y: up(y) + 4, "text-anchor": "end" }, format(y)),
+      draw("text", { x: LEFT - 9, y: up(y) + 4, "text-anchor": "end" }, marked(y, step, format)),
     ]),
     marks.map((mark, place) => names
       ? (xs.length - 1 - place) % skip === 0 && draw("text", { x: across(xs[mark]), y: HEIGHT - 6, "text-anchor": "middle" }, names[mark])

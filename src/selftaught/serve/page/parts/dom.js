@@ -19,7 +19,7 @@ function filled(element, attributes, children) {
     else if (name === "style") for (const [key, one] of Object.entries(value)) element.style.setProperty(key, one);
     else element.setAttribute(name, value === true ? "" : value);
   }
-  element.append(...children.flat().filter((child) => child !== null && child !== undefined && child !== false));
+  element.append(...children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false));
   return element;
 }
 
@@ -52,7 +52,7 @@ function redraw(id, data, make) {
   drawn.set(id, told);
   const box = byId(id);
   const key = box.contains(document.activeElement) ? document.activeElement.dataset.key : undefined;
-  box.replaceChildren(...[make(data)].flat().filter(Boolean));
+  box.replaceChildren(...[make(data)].flat(Infinity).filter(Boolean));
   if (key !== undefined) box.querySelector(`[data-key="${CSS.escape(key)}"]`)?.focus({ preventScroll: true });
 }
 

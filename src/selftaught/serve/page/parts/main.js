@@ -33,7 +33,7 @@ function show(state) {
   byId("meta").textContent = `${state.workspace.model}; ${plural(versions.length - 1, "lesson")}, ${plural(skills.length, "skill")} registered`;
   byId("link").classList.toggle("busy", lessons.some(({ running }) => running));
   redraw("live", { lessons, skills, versions: versions.map(({ skill }) => ({ skill })) }, drawLive);
-  redraw("versions", { versions, skills }, drawVersions);
+  redraw("versions", { versions }, drawVersions);
   redraw("skills", { versions, suites }, drawSkills);
   redraw("time", { versions, suites }, drawTime);
   redraw("feedback", { feedback, approve }, drawFeedback);

@@ -57,7 +57,7 @@ function drawLive({ lessons, skills, versions }) {
   if (!lessons.length) {
     const taught = new Set(versions.map(({ skill }) => skill)), next = skills.find((skill) => !taught.has(skill)) ?? skills[0];
     return empty("No lesson is running.", ...(next ? ["Teach one: ", code(`selftaught learn ${next}`)]
-      : ["There is no skill to teach yet: ", code("selftaught skills add NAME DATA")]));
+      : ["Register a skill, ", code("selftaught skills add NAME DATA"), ", then teach it: ", code("selftaught learn NAME")]));
   }
   return lessons.map((lesson) => lesson.running ? running(lesson) : interrupted(lesson));
 }

@@ -1,21 +1,16 @@
 // The versions, their lineage, what the gate said of each, and what flipped.
 
 const STEP = 22, DOT = 24; // pixels: between two lanes; from a row's top to its version
-const SHOWN_FLIPS = 12;
+const SHOWN_FLIPS = 6;
 const OUTCOMES = { improved: ["✓", "good"], kept: ["✓", "good"], regressed: ["✗", "bad"], unimproved: ["✗", "bad"] };
 const KINDS = { new: "the skill it was taught", skill: "a skill from before", probe: "a probe" };
 const opened = new Set();
 const flipped = new Map(); // of a version: what was fetched
 
-function drawVersions({ versions, skills }) {
+function drawVersions({ versions }) {
   const lanes = 1 + Math.max(...versions.flatMap(({ place }) => [place.lane, ...place.through, ...place.joins]));
-  const teach = skills.length ? ["Teach it a skill: ", code(`selftaught learn ${skills[0]}`)]
-    : ["Register a skill, ", code("selftaught skills add NAME DATA"), ", then teach it: ", code("selftaught learn NAME")];
-  return [
-    h("ol", { class: "versions", "aria-label": "Versions, the newest first" },
-      versions.map((version, row) => h("li", { class: "version" }, graph(version, lanes, row === versions.length - 1), versionRow(version)))),
-    versions.length === 1 && empty("There is only the base: nothing was taught yet.", ...teach),
-  ];
+  return h("ol", { class: "versions", "aria-label": "Versions, the newest first" },
+    versions.map((version, row) => h("li", { class: "version" }, graph(version, lanes, row === versions.length - 1), versionRow(version))));
 }
 
 /** The part of the lineage beside one version; a line is as long as its row is high. */
@@ -68,7 +63,7 @@ function fill(box, version) {
 
 function check({ name, kind, outcome, before, after, change, low, high, gained, lost, total }) {
   const [mark, tone] = OUTCOMES[outcome] ?? ["?", "open"];
-  const limits = low === null || low === undefined ? "" : `, surely between ${points(low)} and ${points(high)}`;
+  const limits = low === null || low === undefined ? "" : `, limits ${points(low)} and ${points(high)}`;
   return h("li", {}, h("span", { class: `mark ${tone}`, "aria-hidden": "true" }, mark),
     h("span", {}, name, sr(`: ${outcome}`), h("small", {}, `${KINDS[kind] ?? kind}; ${outcome}`),
       total !== null && total !== undefined &&
