@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from selftaught.cli import learning, ledger
+from selftaught.cli.dashboard import dashboard
 from selftaught.cli.experiment import ablate, compare, experiment
 from selftaught.cli.harness import harness
 from selftaught.cli.options import (
@@ -223,6 +224,7 @@ app.command()(ledger.gc)
 app.command()(ledger.fsck)
 app.command()(serve)
 app.add_typer(keys, name="keys")
+app.command()(dashboard)
 app.command()(compare)
 app.command()(ablate)
 app.add_typer(experiment, name="experiment")

@@ -1,1 +1,1 @@
-"""Serves a workspace's versions over an OpenAI-compatible HTTP interface."""
+"""A server for a workspace: an interface that programs know, and a page for people."""
