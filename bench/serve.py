@@ -2,8 +2,8 @@
 
     python bench/serve.py --seconds 300 --clients 64 --out bench/serve.json
 
-Each of the clients asks, waits for the whole answer, and asks again. A request that is told to come again (429) waits as
-long as it was told. Both servers have the same model, the same questions and lengths, and the machine to themselves;
+Each of the clients asks, waits for the whole answer, and asks again. A request that is told to come again (429) waits
+as long as it was told. Both servers have the same model, the same questions and lengths, and the machine to themselves;
 traffic goes to this machine alone.
 """
 
@@ -30,7 +30,8 @@ from typing import Any
 
 QUESTIONS = (
     "Why is the sky blue?", "Name three rivers in Europe.", "How do I boil an egg?", "What is a prime number?",
-    "Write a sentence about a cat.", "Translate into French: good morning", "What is 17 plus 25?", "Tell me a short story.",
+    "Write a sentence about a cat.", "Translate into French: good morning", "What is 17 plus 25?",
+    "Tell me a short story.",
 )  # fmt: skip
 LENGTHS = (16, 32, 48, 64, 96)  # most tokens of an answer, in turn
 

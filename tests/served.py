@@ -6,10 +6,22 @@ import json
 from pathlib import Path
 from typing import Any
 
+from fastapi import FastAPI
 from fastapi.testclient import TestClient
+from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from selftaught.continual.workspace import Workspace
 from selftaught.ledger.records import Version
+from selftaught.serve.page import page_router
+from selftaught.serve.settings import LOOPBACK
+
+
+def page_app(root: Path) -> FastAPI:
+    """The page of a workspace alone, without the server that answers."""
+    app = FastAPI()
+    app.include_router(page_router(root))
+    app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(LOOPBACK))
+    return app
 
 
 def add_version(root: Path, model: Path, status: str = "promoted", parent: int = 0) -> Version:

@@ -159,7 +159,7 @@ def test_whatever_fits_the_schema_or_not_is_answered_as_the_schema_says(server: 
             with contextlib.suppress(Unsatisfiable):  # nothing is wrong for a request without any part
                 check()
     assert {200, 400} <= asked["POST /v1/chat/completions"], asked
-    assert len(asked) == 7
+    assert len(asked) == 10
 
 
 def test_garbage_is_refused(server: Server) -> None:

@@ -10,7 +10,6 @@ from typing import Annotated
 import typer
 
 from selftaught.cli import learning, ledger
-from selftaught.cli.dashboard import dashboard
 from selftaught.cli.experiment import ablate, compare, experiment
 from selftaught.cli.harness import harness
 from selftaught.cli.options import (
@@ -34,7 +33,7 @@ from selftaught.cli.options import (
     located,
     print_json,
 )
-from selftaught.cli.serving import keys, serve
+from selftaught.cli.serving import dashboard, keys, serve
 from selftaught.cli.skills import skills
 
 app = typer.Typer(

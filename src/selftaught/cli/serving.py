@@ -12,6 +12,9 @@ from selftaught.cli.options import HERE, AsJson, InWorkspace, print_json
 
 keys = typer.Typer(no_args_is_help=True, help="API keys of a workspace's server.")
 
+Operator = Annotated[
+    bool, typer.Option("--operator", help="It may see the page, and decide on what others' feedback teaches.")
+]
 Retention = Annotated[
     str | None, typer.Option(help="How long what is stored is kept: 30d, 12h. Left out: until it is purged.")
 ]
@@ -40,7 +43,7 @@ def serve(
     workspace: InWorkspace = HERE,
 ) -> None:
     """Serve a workspace's versions over an OpenAI-compatible interface; HEAD by default, as it moves."""
-    _needs_serve()
+    _needs_serve("serve")
     from selftaught.continual.workspace import Workspace
     from selftaught.serve.engine import Limits
     from selftaught.serve.server import listen
@@ -62,7 +65,29 @@ def serve(
     sock = listen(opened.root, settings)
     shown = f"[{host}]" if ":" in host else host
     address, head = f"http://{shown}:{sock.getsockname()[1]}", opened.ledger.head().name
-    print(f"Serving {head} (HEAD) of {opened.root.resolve()} at {address}/v1 . Ctrl-C ends it.", flush=True)
+    print(f"Serving {head} (HEAD) of {opened.root.resolve()} at {address}/v1", flush=True)
+    print(f"A page shows it at {address}/ ; Ctrl-C ends it.", flush=True)
+    run(opened.root, settings, sock)
+
+
+def dashboard(
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 0,
+    workspace: InWorkspace = HERE,
+) -> None:
+    """Show a workspace as a page in your browser: versions, skills, what was kept, the lesson under way, feedback.
+
+    Only this machine can see it. A model is loaded when the page asks one.
+    """
+    _needs_serve("dashboard")
+    from selftaught.continual.workspace import Workspace
+    from selftaught.serve.server import listen
+    from selftaught.serve.server import serve as run
+    from selftaught.serve.settings import ServeSettings
+
+    settings = ServeSettings(port=port, preload=False)
+    opened = Workspace.open(workspace)
+    sock = listen(opened.root, settings)
+    print(f"http://{settings.host}:{sock.getsockname()[1]}/ shows {opened.root.resolve()}; Ctrl-C ends it.", flush=True)
     run(opened.root, settings, sock)
 
 
@@ -73,6 +98,7 @@ def add_key(
     retention: Retention = None,
     rate: Annotated[int, typer.Option(min=1, help="Requests a minute.")] = 600,
     feedback: Annotated[int, typer.Option(min=0, help="Feedback a day.")] = 1000,
+    operator: Operator = False,
     workspace: InWorkspace = HERE,
 ) -> None:
     """Make a key and print it, once: only its hash is kept. With the first key, everyone needs one."""
@@ -84,6 +110,7 @@ def add_key(
         retention_days=None if retention is None else days(retention),
         requests_per_minute=rate,
         feedback_per_day=feedback,
+        operator=operator,
     )
     print(_keys(workspace).add(key))
 
@@ -100,7 +127,8 @@ def list_keys(workspace: InWorkspace = HERE, as_json: AsJson = False) -> None:
     for key in found:
         kept = "for good" if key.retention_days is None else f"for {key.retention_days:g} days"
         state = f"revoked {key.revoked}" if key.revoked else f"stores {kept}" if key.store else "stores nothing"
-        print(f"{key.name:<20} made {key.created}  {key.requests_per_minute} a minute  {state}")
+        role = "  operator" if key.operator else ""
+        print(f"{key.name:<20} made {key.created}  {key.requests_per_minute} a minute  {state}{role}")
     if not found:
         print("no keys: everyone on this machine may ask; selftaught keys add NAME makes one")
 
@@ -133,8 +161,11 @@ def _keys(workspace: Path) -> Any:
     return Keys.of_workspace(Workspace.open(workspace).root)
 
 
-def _needs_serve() -> None:
+def _needs_serve(command: str) -> None:
     """Says how to install what the server needs.
+
+    Args:
+        command: what needs it.
 
     Raises:
         ConfigError: it is missing.
@@ -145,4 +176,4 @@ def _needs_serve() -> None:
 
     missing = [name for name in ("fastapi", "uvicorn", "prometheus_client") if find_spec(name) is None]
     if missing:
-        raise ConfigError(f'serve: needs {", ".join(missing)}; install them: pip install "selftaught[serve]"')
+        raise ConfigError(f'{command}: needs {", ".join(missing)}; install them: pip install "selftaught[serve]"')

@@ -1,4 +1,4 @@
-"""The server's routes, as OpenAI's interface has them, and feedback beside.
+"""The server's routes, as OpenAI's interface has them, and feedback and the page beside.
 
 A request passes: size and pace → key → model (a version, HEAD by default) → prompt → engine → text. What a key allows
 to be kept is on the disk before the answer is told.
@@ -26,9 +26,10 @@ from selftaught.errors import ArtifactError, DataError, ModelError
 from selftaught.serve.answering import Refused
 from selftaught.serve.completing import Completing
 from selftaught.serve.engine import Busy
-from selftaught.serve.guards import BodyLimits, Counted, Doorkeeper
+from selftaught.serve.guards import BodyLimits, Counted, Doorkeeper, check_operator
 from selftaught.serve.keys import Key, Keys
 from selftaught.serve.metrics import Metrics
+from selftaught.serve.page import page_router
 from selftaught.serve.protocol import ChatAsked, FeedbackAsked, TextAsked, error_body
 from selftaught.serve.records import Records
 from selftaught.serve.settings import LOOPBACK, ServeSettings
@@ -36,6 +37,14 @@ from selftaught.serve.versions import HEAD, Versions
 
 Answers = dict[int | str, dict[str, Any]]
 """What a route may answer, by status."""
+FAILURES: Answers = {
+    code: {"description": text}
+    for code, text in (
+        (400, "The request is wrong."), (401, "No valid key."), (403, "This key may not do that."),
+        (404, "No such thing."), (408, "The request came too slowly."), (413, "The request is too long."),
+        (429, "Too many requests."), (503, "The model cannot be used."), (504, "It took too long."),
+    )
+}  # fmt: skip
 
 
 def create_app(root: Path, settings: ServeSettings) -> FastAPI:
@@ -52,7 +61,8 @@ def create_app(root: Path, settings: ServeSettings) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         workspace = Workspace.open(root)  # its ledger is read in this thread alone
         versions = Versions(workspace, settings.limits, settings.max_loaded)
-        await versions.engine(versions.head)
+        if settings.preload:
+            await versions.engine(versions.head)
         records = Records(workspace)
         metrics = Metrics(lambda: versions.loaded, lambda: versions.head.name)
         app.state.versions, app.state.records, app.state.metrics = versions, records, metrics
@@ -70,8 +80,12 @@ def create_app(root: Path, settings: ServeSettings) -> FastAPI:
         address = request.client.host if request.client else ""
         return doorkeeper.asker(request.headers.get("authorization"), address, count=request.method == "POST")
 
+    def operator(request: Request) -> None:
+        check_operator(asker(request))
+
     _add_errors(app)
     _add_routes(app, asker)
+    app.include_router(page_router(root, operator), responses=FAILURES)
     app.add_middleware(BodyLimits, max_bytes=settings.max_body_bytes, seconds=settings.body_seconds)
     if settings.origins:
         app.add_middleware(
@@ -93,26 +107,17 @@ def _count(app: FastAPI, path: str, status: int) -> None:
 
 def _add_routes(app: FastAPI, asker: Any) -> None:
     who = Depends(asker)
-    failures: Answers = {
-        code: {"description": text}
-        for code, text in (
-            (400, "The request is wrong."), (401, "No valid key."), (404, "No such model."),
-            (408, "The request came too slowly."), (413, "The request is too long."),
-            (429, "Too many requests."), (503, "The model cannot be used."), (504, "It took too long."),
-        )
-    }  # fmt: skip
-
     either: Answers = {200: {"content": {"application/json": {}, "text/event-stream": {}}}}
 
-    @app.post("/v1/chat/completions", responses=failures | either)
+    @app.post("/v1/chat/completions", responses=FAILURES | either)
     async def chat_completions(asked: ChatAsked, request: Request, key: Key = who) -> Response:
         return await app.state.completing.chat(asked, request, key)  # type: ignore[no-any-return]
 
-    @app.post("/v1/completions", responses=failures | either)
+    @app.post("/v1/completions", responses=FAILURES | either)
     async def completions(asked: TextAsked, request: Request, key: Key = who) -> Response:
         return await app.state.completing.text(asked, request)  # type: ignore[no-any-return]
 
-    @app.post("/v1/feedback", status_code=201, responses=failures)
+    @app.post("/v1/feedback", status_code=201, responses=FAILURES)
     async def feedback(asked: FeedbackAsked, key: Key = who) -> dict[str, Any]:
         noted = await app.state.records.feedback(key, asked.completion_id, asked.kind, asked.text)
         if noted is None:
@@ -120,13 +125,13 @@ def _add_routes(app: FastAPI, asker: Any) -> None:
         app.state.metrics.feedback.labels(asked.kind).inc()
         return {"id": noted.id, "object": "feedback", "completion_id": noted.interaction, "kind": noted.kind}
 
-    @app.get("/v1/models", responses=failures)
+    @app.get("/v1/models", responses=FAILURES)
     async def models(key: Key = who) -> dict[str, Any]:
         versions: Versions = app.state.versions
         listed = [_model(HEAD, versions.head), *(_model(one.name, one) for one in reversed(versions.served()))]
         return {"object": "list", "data": listed}
 
-    @app.get("/v1/models/{name}", responses=failures)
+    @app.get("/v1/models/{name}", responses=FAILURES)
     async def model(name: str, key: Key = who) -> dict[str, Any]:
         return _model(name, app.state.versions.named(name))
 
@@ -134,7 +139,7 @@ def _add_routes(app: FastAPI, asker: Any) -> None:
     async def health() -> dict[str, str]:
         return {"status": "ok", "head": app.state.versions.head.name}
 
-    @app.get("/metrics", responses=failures, response_class=PlainTextResponse)
+    @app.get("/metrics", responses=FAILURES, response_class=PlainTextResponse)
     async def metrics(key: Key = who) -> Response:
         return Response(app.state.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 

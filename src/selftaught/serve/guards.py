@@ -84,7 +84,7 @@ class Doorkeeper:
 
     def __init__(self, keys: Keys, settings: ServeSettings) -> None:
         self._keys = keys
-        self._local = Key(LOCAL, store=settings.store, retention_days=settings.retention_days)
+        self._local = Key(LOCAL, store=settings.store, retention_days=settings.retention_days, operator=True)
         self._pace, self._strangers = Pace(), Pace()
 
     @property
@@ -125,6 +125,17 @@ class Doorkeeper:
                 retry_seconds=wait,
             )
         return key
+
+
+def check_operator(key: Key) -> None:
+    """Lets only operators' keys pass.
+
+    Raises:
+        Refused: it is another.
+    """
+    if not key.operator:
+        message = f"{key.name} is no operator's key (selftaught keys add NAME --operator makes one)"
+        raise Refused(403, message, "permission_error", "not_an_operator")
 
 
 Mark = Callable[[str, int], Any]

@@ -27,7 +27,8 @@ CREATE TABLE IF NOT EXISTS keys (
     store INTEGER NOT NULL,
     retention_days REAL,
     requests_per_minute INTEGER NOT NULL,
-    feedback_per_day INTEGER NOT NULL
+    feedback_per_day INTEGER NOT NULL,
+    operator INTEGER NOT NULL
 )
 """
 
@@ -44,6 +45,7 @@ class Key:
         retention_days: for how long; None is until they are purged.
         requests_per_minute: that it may make.
         feedback_per_day: that it may give.
+        operator: it may see the page, others' feedback among it, and decide on that.
     """
 
     name: str
@@ -53,6 +55,7 @@ class Key:
     retention_days: float | None = None
     requests_per_minute: int = 600
     feedback_per_day: int = 1000
+    operator: bool = False
 
 
 class Keys:
@@ -87,7 +90,7 @@ class Keys:
         secret = PREFIX + secrets.token_urlsafe(32)
         row = (
             key.name, _hash(secret), now(), None, int(key.store),
-            key.retention_days, key.requests_per_minute, key.feedback_per_day,
+            key.retention_days, key.requests_per_minute, key.feedback_per_day, int(key.operator),
         )  # fmt: skip
         try:
             with self._open() as connection:
@@ -171,4 +174,4 @@ def _hash(secret: str) -> str:
 
 def _key(row: sqlite3.Row) -> Key:
     values = {name: row[name] for name in row.keys() if name != "hash"}  # noqa: SIM118  # a Row is no mapping
-    return Key(**{**values, "store": bool(row["store"])})
+    return Key(**{**values, "store": bool(row["store"]), "operator": bool(row["operator"])})

@@ -24,6 +24,7 @@ class ServeSettings:
         body_seconds: that a client may take between two parts of its request.
         request_seconds: that an answer may take.
         max_loaded: versions in memory.
+        preload: load HEAD before the first request; else as soon as it is asked.
         limits: of each version's engine.
     """
 
@@ -37,6 +38,7 @@ class ServeSettings:
     body_seconds: float = 10.0
     request_seconds: float = 300.0
     max_loaded: int = 2
+    preload: bool = True
     limits: Limits = field(default_factory=Limits)
 
     @property

@@ -386,6 +386,6 @@ def test_the_schema_is_served_and_names_every_route(serve: Serve) -> None:
     schema = serve().get("/openapi.json").json()
     assert set(schema["paths"]) == {
         "/v1/chat/completions", "/v1/completions", "/v1/feedback", "/v1/models", "/v1/models/{name}", "/health",
-        "/metrics",
+        "/metrics", "/page/state", "/page/flips/{version}", "/page/feedback/{number}",
     }  # fmt: skip
     assert json.dumps(schema)

@@ -19,10 +19,13 @@ pytest.importorskip("playwright")
 import uvicorn
 from fastapi import FastAPI, HTTPException, Request
 from playwright.sync_api import Browser, Page, expect, sync_playwright
+from served import page_app
 
 from selftaught.continual.workspace import Workspace
+from selftaught.serve.app import create_app
 from selftaught.serve.page import page_router
-from selftaught.serve.page.dashboard import has_server, listen, page_app, server
+from selftaught.serve.server import listen
+from selftaught.serve.settings import ServeSettings
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
@@ -54,16 +57,16 @@ def workspace(template: Path, tmp_path: Path) -> Workspace:
 
 
 @contextmanager
-def served(app: Any) -> Iterator[str]:
+def running(app: FastAPI) -> Iterator[str]:
     """The address of an app that is being served."""
-    running = app if isinstance(app, uvicorn.Server) else uvicorn.Server(uvicorn.Config(app, log_level="error"))
-    with listen(0) as sock:
-        thread = threading.Thread(target=running.run, kwargs={"sockets": [sock]})
+    server = uvicorn.Server(uvicorn.Config(app, log_level="error"))
+    with listen(Path(), ServeSettings(port=0)) as sock:
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [sock]})
         thread.start()
         try:
             yield f"http://127.0.0.1:{sock.getsockname()[1]}"
         finally:
-            running.should_exit = True
+            server.should_exit = True
             thread.join()
 
 
@@ -93,7 +96,7 @@ def open_page(browser: Browser) -> Iterator[Open]:
 
 @pytest.fixture
 def address(workspace: Workspace) -> Iterator[str]:
-    with served(page_app(workspace)) as found:
+    with running(page_app(workspace.root)) as found:
         yield found
 
 
@@ -181,7 +184,7 @@ def test_news_come_without_a_reload_and_disturb_nobody(open_page: Open, address:
 def test_an_empty_workspace_says_what_to_do(open_page: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     page_demo.made_up.install(monkeypatch.setattr)
     workspace = page_demo.made_up.make(tmp_path / "bare")
-    with served(page_app(workspace)) as found:
+    with running(page_app(workspace.root)) as found:
         page = ready(open_page(found))
         expect(page.locator("#lead")).to_contain_text("nothing was taught yet")
         expect(page.locator("#live")).to_contain_text("selftaught skills add NAME DATA")
@@ -192,7 +195,7 @@ def test_an_empty_workspace_says_what_to_do(open_page: Open, tmp_path: Path, mon
 
 
 def test_a_server_that_went_away_is_told(open_page: Open, workspace: Workspace) -> None:
-    with served(page_app(workspace)) as found:
+    with running(page_app(workspace.root)) as found:
         page = ready(open_page(found))
     expect(page.locator("#link")).to_have_text("the server does not answer")
     expect(page.locator("#lead")).to_contain_text("v3 is in force"), "what was shown stays"
@@ -356,15 +359,15 @@ def test_where_keys_are_needed_the_page_asks_for_one(open_page: Open, workspace:
             raise HTTPException(401, "a valid API key is needed")
 
     app = FastAPI()
-    app.include_router(page_router(workspace, workspace.root / ".selftaught" / "interactions.db", allowed))
-    with served(app) as found:
+    app.include_router(page_router(workspace.root, allowed))
+    with running(app) as found:
         page = open_page(found)
         expect(page.locator("#link")).to_have_text("a key is needed")
         assert "museum" not in page.content()
-        page.get_by_label("This server asks for an API key").fill("st-wrong")
+        page.get_by_label("This page needs an operator's API key").fill("st-wrong")
         page.keyboard.press("Enter")
         expect(page.locator("#key-form")).to_be_visible()
-        page.get_by_label("This server asks for an API key").fill("st-right")
+        page.get_by_label("This page needs an operator's API key").fill("st-right")
         page.keyboard.press("Enter")
         ready(page)
         expect(page.locator("#key-form")).to_be_hidden()
@@ -373,10 +376,9 @@ def test_where_keys_are_needed_the_page_asks_for_one(open_page: Open, workspace:
     assert states(workspace)[0] == "approved"
 
 
-@pytest.mark.skipif(not has_server(), reason="no server beside the page")
 def test_two_versions_answer_side_by_side(open_page: Open, sharp_model: Path, tmp_path: Path) -> None:
     workspace = Workspace.create(tmp_path / "real", str(sharp_model))
-    with served(server(workspace)) as found:
+    with running(create_app(workspace.root, ServeSettings(preload=False))) as found:
         page = ready(open_page(found))
         expect(page.locator("#beside")).to_be_visible()
         page.get_by_label("Prompt").fill("Where is Ola?")

@@ -15,12 +15,15 @@ pytest.importorskip("fastapi")
 
 from fastapi import FastAPI, HTTPException
 from fastapi.testclient import TestClient
+from served import page_app
 
 from selftaught.continual.workspace import Workspace
 from selftaught.interactions import Interaction
+from selftaught.serve.app import create_app
+from selftaught.serve.keys import Key, Keys
 from selftaught.serve.page import page_router
-from selftaught.serve.page.dashboard import page_app
 from selftaught.serve.page.document import document
+from selftaught.serve.settings import ServeSettings
 from selftaught.types import Message
 
 HERE = "http://127.0.0.1"
@@ -42,7 +45,7 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
 
 @pytest.fixture
 def client(workspace: Workspace) -> Iterator[TestClient]:
-    with TestClient(page_app(workspace), base_url=HERE, raise_server_exceptions=False) as made:
+    with TestClient(page_app(workspace.root), base_url=HERE, raise_server_exceptions=False) as made:
         yield made
 
 
@@ -155,7 +158,7 @@ def test_what_was_learned_stays_learned(client: TestClient, workspace: Workspace
 def test_nothing_kept_is_no_feedback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made_up.install(monkeypatch.setattr)
     workspace = make(tmp_path / "bare", "a")
-    with TestClient(page_app(workspace), base_url=HERE) as client:
+    with TestClient(page_app(workspace.root), base_url=HERE) as client:
         assert client.get("/page/state").json()["feedback"] is None
         assert client.post("/page/feedback/1", json={"state": "approved"}, headers=OWN).status_code == 404
     assert not (workspace.root / ".selftaught" / "interactions.db").exists(), "looking makes nothing"
@@ -166,13 +169,27 @@ def test_who_may_not_see_it_sees_the_bare_page_only(workspace: Workspace) -> Non
         raise HTTPException(401, "a key is needed")
 
     app = FastAPI()
-    app.include_router(page_router(workspace, workspace.root / ".selftaught" / "interactions.db", allowed))
+    app.include_router(page_router(workspace.root, allowed))
     with TestClient(app, base_url=HERE) as client:
         assert client.get("/").status_code == 200
         for path in ("/page/state", "/page/flips/v1"):
             assert client.get(path).status_code == 401
         assert client.post("/page/feedback/1", json={"state": "approved"}, headers=OWN).status_code == 401
     assert states(workspace) == ["pending", "pending"]
+
+
+def test_where_there_are_keys_only_an_operators_sees_and_decides(workspace: Workspace) -> None:
+    keys = Keys.of_workspace(workspace.root)
+    secrets = {name: keys.add(Key(name, operator=name == "boss")) for name in ("boss", "app")}
+    app = create_app(workspace.root, ServeSettings(preload=False))
+    with TestClient(app, base_url=HERE) as client:
+        for name, expected in (("nobody", 401), ("app", 403), ("boss", 200)):
+            told = {**OWN, "Authorization": f"Bearer {secrets.get(name)}"}
+            assert client.get("/page/state", headers=told).status_code == expected
+            assert client.get("/page/flips/v1", headers=told).status_code == expected
+            decided = client.post("/page/feedback/1", json={"state": "approved"}, headers=told)
+            assert decided.status_code == expected
+            assert states(workspace)[0] == ("approved" if name == "boss" else "pending")
 
 
 def test_a_damaged_workspace_is_told_in_one_line(client: TestClient, workspace: Workspace) -> None:

@@ -16,9 +16,10 @@ from fastapi.responses import HTMLResponse
 from pydantic import BaseModel
 
 from selftaught._version import __version__
-from selftaught.continual.workspace import Workspace
+from selftaught.continual.workspace import FOLDER, Workspace
 from selftaught.errors import ConfigError, DataError, SelftaughtError
 from selftaught.interactions import Interactions
+from selftaught.interactions.store import FILE
 from selftaught.serve.page import views
 from selftaught.serve.page.document import document
 
@@ -29,18 +30,17 @@ class StateAsked(BaseModel):
     state: Literal["approved", "rejected", "pending"]
 
 
-def page_router(workspace: Workspace, interactions_path: Path, allowed: Callable[..., Any] = lambda: None) -> APIRouter:
+def page_router(root: Path, allowed: Callable[..., Any] = lambda: None) -> APIRouter:
     """The page of a workspace.
 
     Each request opens the workspace for itself: requests are answered in several threads, a connection belongs to one.
 
     Args:
-        workspace: whose page.
-        interactions_path: its store of conversations, which need not be there yet.
+        root: the workspace's folder.
         allowed: a dependency of FastAPI's that refuses whoever may not see or change anything, for example who has
             no key where keys are needed. The page itself tells nothing and is everybody's.
     """
-    router, root = APIRouter(tags=["page"]), workspace.root
+    router, interactions_path = APIRouter(tags=["page"]), root / FOLDER / FILE
     guarded = [Depends(allowed)]
 
     @router.get("/", response_class=HTMLResponse, include_in_schema=False)

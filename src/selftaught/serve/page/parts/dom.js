@@ -63,7 +63,7 @@ async function ask(path, options = {}) {
   const headers = { ...options.headers };
   if (apiKey) headers.Authorization = `Bearer ${apiKey}`;
   const response = await fetch(path, { ...options, headers, cache: "no-store", credentials: "same-origin" });
-  if (response.status === 401) byId("key-form").hidden = false;
+  if ([401, 403].includes(response.status) && !options.method) byId("key-form").hidden = false;
   return response;
 }
 
