@@ -5,7 +5,7 @@ function drawSkills({ versions, suites }) {
   if (!shown.length) return empty("Nothing was measured yet.", "The first lesson asks HEAD everything, before and after: ", code("selftaught learn SKILL"));
   const columns = [...versions].reverse();
   const group = (title, rows) => rows.length ? h("tbody", {},
-    h("tr", { class: "part" }, h("th", { scope: "rowgroup", colspan: columns.length + 1 }, title)), rows) : null;
+    h("tr", { class: "part" }, h("th", { scope: "rowgroup", colspan: columns.length + 1 }, h("span", {}, title))), rows) : null;
   const row = ({ suite, cells }) => h("tr", {}, h("th", { scope: "row" }, suite), cells.map((cell, n) => heat(cell, columns[n])));
   const probes = shown.filter(({ kind }) => kind === "probe");
   const drift = h("tr", {}, h("th", { scope: "row" }, "drift", h("small", { class: "note" }, "nats a token")), columns.map((version) =>
