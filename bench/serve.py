@@ -97,7 +97,11 @@ def started(command: list[str], environment: dict[str, str], mark: str) -> Any:
         yield found[0], process
     finally:
         process.send_signal(signal.SIGINT)
-        process.wait(60)
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:  # a loop of `generate` with a long queue
+            process.kill()
+            process.wait()
 
 
 def run_peer(name: str) -> None:
@@ -180,17 +184,16 @@ def load(url: str, process: subprocess.Popen[str], clients: int, seconds: float)
                     tokens[number] += answer["usage"]["completion_tokens"]
                     times.append(time.monotonic() - begun)
 
-    threads = [threading.Thread(target=client, args=(number,)) for number in range(clients)]
-    for thread in threads:
-        thread.start()
-    while any(thread.is_alive() for thread in threads):
+    for number in range(clients):
+        threading.Thread(target=client, args=(number,), daemon=True).start()
+    while time.monotonic() < end:
         memory.append(resident_mib(process.pid))
         time.sleep(2)
     third = max(1, len(memory) // 3)
     return {
         "seconds": seconds,
         "answers": len(times),
-        "statuses": dict(statuses),
+        "statuses": dict(statuses),  # of requests that were answered in that time
         "tokens_a_second": round(sum(tokens) / seconds, 1),
         "answer_seconds": {
             "median": round(statistics.median(times), 2),
