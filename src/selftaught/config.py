@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
 from selftaught.errors import ConfigError
 
@@ -116,7 +116,10 @@ class PromptConfig(Config):
         "{question}.",
     )
     max_teacher_tokens: int = Field(
-        4096, ge=16, description="A longer teacher prompt is an error that names its row; nothing is ever cut."
+        4096,
+        ge=16,
+        description="A longer teacher prompt is an error that names its row; of documents (learn --documents) the "
+        "pieces that fit best are shown instead, and which rows that concerns is said. Nothing else is ever cut.",
     )
 
 
@@ -236,6 +239,9 @@ class GuardConfig(Config):
 # ------------------------------------------------------------------------------------------ documents
 
 
+QuestionKind = Literal["direct", "paraphrase", "comparison", "multi_hop", "indirect", "unstated"]
+
+
 class QuestionConfig(Config):
     """How questions are made of documents (`learn --documents`)."""
 
@@ -243,6 +249,12 @@ class QuestionConfig(Config):
         "questions",
         description="questions = a model writes them; general = none are written: each piece is told of in answer to "
         "general requests.",
+    )
+    kinds: tuple[QuestionKind, ...] = Field(
+        ("direct",),
+        min_length=1,
+        description="direct = what a small model can ask; the others are for a capable --generator: paraphrase (of the "
+        "direct ones), comparison and multi_hop (over two documents), indirect, unstated (docs/documents.md).",
     )
     samples: int = Field(
         3,
@@ -253,9 +265,23 @@ class QuestionConfig(Config):
     wordings: int = Field(
         1, ge=1, description="Wordings of one fact that are taught; one more, if there is one, is only asked."
     )
+    pieces: int = Field(
+        1,
+        ge=1,
+        description="Best-fitting pieces that rows of the user's own are shown with, where they bring no context.",
+    )
     neighbours: int = Field(
         40, ge=0, description="Questions about things that are called almost as the documents' are, and are not there."
     )
+
+    @field_validator("kinds")
+    @classmethod
+    def _check_kinds(cls, kinds: tuple[QuestionKind, ...]) -> tuple[QuestionKind, ...]:
+        if len(set(kinds)) < len(kinds):
+            raise ValueError("names a kind twice")
+        if "paraphrase" in kinds and "direct" not in kinds:
+            raise ValueError("a paraphrase rewords a direct question; name direct as well")
+        return kinds
 
 
 # --------------------------------------------------------------------------------------------- a run

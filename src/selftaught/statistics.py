@@ -265,3 +265,21 @@ def bootstrap_interval(
         means.append(drawn[:, 0] / drawn[:, 1])
     low, high = np.quantile(np.concatenate(means), [(1 - confidence) / 2, (1 + confidence) / 2])
     return float(low), float(high)
+
+
+# ------------------------------------------------------------------------------------------ agreement
+
+
+def cohen_kappa(left: Sequence[bool], right: Sequence[bool]) -> float | None:
+    """Agreement of two judges of the same items beyond chance: (p − e) / (1 − e).
+
+    p is the share of items of which they say the same, e the share expected if each judged by its own frequencies alone
+    (Cohen 1960, Educational and Psychological Measurement 20:37). None if both always say one thing, or there is none.
+    """
+    if not left:
+        return None
+    n = len(left)
+    same = sum(a == b for a, b in zip(left, right, strict=True)) / n
+    yes = [sum(side) / n for side in (left, right)]
+    chance = yes[0] * yes[1] + (1 - yes[0]) * (1 - yes[1])
+    return None if chance == 1 else (same - chance) / (1 - chance)

@@ -104,6 +104,12 @@ class Running:
                     found.append(int(path.parent.name))
         return found
 
+    @property
+    def said(self) -> str:
+        """Its standard output so far."""
+        path = self._folder / "out"
+        return path.read_text(encoding="utf-8") if path.exists() else ""
+
     def signal(self, number: int) -> None:
         """Sends a signal to the command and its group, as a terminal does; what it started is in none of them."""
         for _ in range(200):  # until it leads its own group

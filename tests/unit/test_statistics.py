@@ -18,6 +18,7 @@ from selftaught.statistics import (
     Share,
     Side,
     bootstrap_interval,
+    cohen_kappa,
     design_effect,
     holm,
     mcnemar_p,
@@ -309,3 +310,26 @@ def items(gained: int, lost: int, total: int) -> tuple[list[float], list[float]]
     before = [0.0] * gained + [1.0] * lost + [1.0, 0.0] * total
     after = [1.0] * gained + [0.0] * lost + [1.0, 0.0] * total
     return before[:total], after[:total]
+
+
+# ------------------------------------------------------------------------------------------ agreement
+
+
+def test_kappa_of_a_worked_example() -> None:
+    """50 grant proposals: both say yes to 20, no to 15; 5 and 10 the other ways (Wikipedia, "Cohen's kappa")."""
+    left = [True] * 20 + [True] * 5 + [False] * 10 + [False] * 15
+    right = [True] * 20 + [False] * 5 + [True] * 10 + [False] * 15
+    assert cohen_kappa(left, right) == pytest.approx(0.4)
+
+
+@pytest.mark.parametrize(
+    ("left", "right", "kappa"),
+    [([1, 0, 1], [1, 0, 1], 1.0), ([1, 0], [0, 1], -1.0), ([1, 1, 0, 0], [1, 0, 1, 0], 0.0)],
+)
+def test_kappa_of_full_opposite_and_chance_agreement(left: list[int], right: list[int], kappa: float) -> None:
+    assert cohen_kappa([bool(x) for x in left], [bool(x) for x in right]) == pytest.approx(kappa)
+
+
+def test_kappa_has_no_value_where_both_say_one_thing_or_nothing() -> None:
+    assert cohen_kappa([True, True], [True, True]) is None
+    assert cohen_kappa([], []) is None

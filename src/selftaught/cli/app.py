@@ -16,17 +16,24 @@ from selftaught.cli.options import (
     HERE,
     AnyModel,
     AsJson,
+    Beside,
+    Documents,
     Excused,
+    Generator,
     InWorkspace,
+    Judge,
+    Method,
     Model,
     Overrides,
     Processes,
+    Questions,
     Reason,
     Recipe,
     Resume,
     located,
     print_json,
 )
+from selftaught.cli.serving import dashboard, keys, serve
 from selftaught.cli.skills import skills
 
 app = typer.Typer(
@@ -82,23 +89,13 @@ def learn(
     data: Annotated[
         str | None, typer.Argument(help="In a workspace, a skill; else a file, or hub data set (owner/name).")
     ] = None,
-    documents: Annotated[
-        str | None, typer.Option(help="Learn from a file or folder of documents instead: text, HTML, PDF, Word, CSV.")
-    ] = None,
-    generator: Annotated[
-        str | None,
-        typer.Option(help="Who asks about the documents: self (the default), none, a model, or http://…/v1#MODEL."),
-    ] = None,
-    questions: Annotated[
-        str | None, typer.Option(help="A data set of your own questions about them: taught instead, or asked besides.")
-    ] = None,
-    beside: Annotated[
-        list[str] | None, typer.Option(help="A baseline to measure beside it; may be given several times.")
-    ] = None,
+    documents: Documents = None,
+    generator: Generator = None,
+    questions: Questions = None,
+    beside: Beside = None,
+    judge: Judge = None,
     model: Annotated[str | None, typer.Option("--model", "-m", help="As above; smollm2-135m if left out.")] = None,
-    method: Annotated[
-        str | None, typer.Option(help="sdft (self-distillation, the default), or a baseline: docs/methods.md.")
-    ] = None,
+    method: Method = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the taught model; runs/learn if left out.")] = None,
     recipe: Recipe = None,
     overrides: Overrides = None,
@@ -114,35 +111,29 @@ def learn(
     In a workspace (selftaught init) name a skill: HEAD is taught, everything is measured again, and the gate promotes
     the new version only if nothing regressed. Exit code 0: promoted, 3: rejected, 4: inconclusive, 2: an error.
     """
-    from selftaught.cli.progress import Progress
-    from selftaught.config import METHOD_LABELS
     from selftaught.config_files import load_config
-    from selftaught.continual import learn as run
     from selftaught.errors import ConfigError
 
     if method and any(change.startswith("method=") for change in overrides or ()):
         raise ConfigError("--method: is set by -s too; give it once")
     changes = [*([f"method={method}"] if method else []), *(overrides or [])]
+    place = out or Path("runs/learn")
     if documents is not None:
         learning.check_alone(data, override or [], reason, workspace, model)
-        config = load_config(recipe, changes)
-        out = out or Path("runs/learn")
-        model = located(model or "smollm2-135m")
+        taught, config = located(model or "smollm2-135m"), load_config(recipe, changes)
         learning.learn_documents(
-            documents, model, out, config, generator, questions, beside or [], resume, processes, as_json
+            documents, taught, place, config, generator, questions, beside or [], resume, processes, as_json, judge
         )
         return
-    data = learning.check_data(data, generator, questions, beside or [])
+    about = {"--generator": generator, "--questions": questions, "--beside": beside, "--judge": judge}
+    data = learning.check_data(data, about)
     opened = ledger.workspace_of(data, workspace, model, out, resume)
     if opened is not None:
         ledger.learn_skill(opened, data, recipe, changes, override or [], reason, processes, as_json)
     ledger.check_no_lesson(data, override or [], reason)
-    out = out or Path("runs/learn")
-    config = load_config(recipe, changes)
-    with Progress({"base": "base", config.method: METHOD_LABELS[config.method]}, quiet=as_json) as progress:
-        report = run(data, located(model or "smollm2-135m"), out, config, resume, progress, processes)
-    question = next((item["question"] for item in report["answers"]), "Hello!")
-    learning.show(report, out, as_json, out if config.teaches else None, question)
+    learning.learn_data(
+        data, located(model or "smollm2-135m"), place, load_config(recipe, changes), resume, processes, as_json
+    )
 
 
 @app.command()
@@ -230,6 +221,9 @@ for command in (ledger.log, ledger.show, ledger.diff, ledger.rollback, ledger.pr
     app.command()(command)
 app.command()(ledger.gc)
 app.command()(ledger.fsck)
+app.command()(serve)
+app.add_typer(keys, name="keys")
+app.command()(dashboard)
 app.command()(compare)
 app.command()(ablate)
 app.add_typer(experiment, name="experiment")

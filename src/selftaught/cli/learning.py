@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast, get_args
 
@@ -31,14 +31,17 @@ def check_alone(data: str | None, override: Sequence[str], reason: str, workspac
         raise ConfigError("--override and --reason: are of a lesson in a workspace; with --documents there is no gate")
 
 
-def check_data(data: str | None, generator: str | None, questions: str | None, beside: Sequence[str]) -> str:
+def check_data(data: str | None, about_documents: Mapping[str, object]) -> str:
     """The data set, which there must be where there are no documents.
 
+    Args:
+        data: what was named.
+        about_documents: options that belong to documents, with what was given to them.
+
     Raises:
-        ConfigError: there is none, or an option that belongs to documents.
+        ConfigError: there is none, or such an option was given.
     """
-    given = {"--generator": generator, "--questions": questions, "--beside": beside}
-    if alone := [name for name, value in given.items() if value]:
+    if alone := [name for name, value in about_documents.items() if value]:
         raise ConfigError(f"{alone[0]}: is about documents; name them with --documents")
     if data is None:
         raise ConfigError("nothing to learn: name a data set (or a skill, in a workspace), or give --documents")
@@ -67,6 +70,7 @@ def learn_documents(
     resume: bool,
     processes: int,
     as_json: bool,
+    judge: str | None = None,
 ) -> None:
     """Learns from documents, and prints what was read, asked, learned and forgotten.
 
@@ -85,10 +89,23 @@ def learn_documents(
     labels = {name: METHOD_LABELS[name] for name in (*others, config.method)}
     with Progress({"base": "base", **labels}, quiet=as_json) as progress:
         report = run(
-            folder, model, out, config, located(generator or "self"), questions, others, resume, progress, processes
+            *(folder, model, out, config, located(generator or "self"), questions, others, resume, progress, processes),
+            judge=judge,
         )
     if not as_json:
         _show_questions(report, out)
+    question = next((item["question"] for item in report["answers"]), "Hello!")
+    show(report, out, as_json, out if config.teaches else None, question)
+
+
+def learn_data(data: str, model: str, out: Path, config: Any, resume: bool, processes: int, as_json: bool) -> None:
+    """Learns from a data set outside of a workspace, and prints what was learned and forgotten."""
+    from selftaught.cli.progress import Progress
+    from selftaught.config import METHOD_LABELS
+    from selftaught.continual import learn as run
+
+    with Progress({"base": "base", config.method: METHOD_LABELS[config.method]}, quiet=as_json) as progress:
+        report = run(data, model, out, config, resume, progress, processes)
     question = next((item["question"] for item in report["answers"]), "Hello!")
     show(report, out, as_json, out if config.teaches else None, question)
 
@@ -97,6 +114,7 @@ def _show_questions(report: dict[str, Any], out: Path) -> None:
     """What became of the questions, and the strict and lenient accuracies."""
     from rich.console import Console
 
+    from selftaught.reports.judging import judging_lines
     from selftaught.reports.tables import knowledge_table
 
     console = Console(highlight=False)
@@ -112,6 +130,8 @@ def _show_questions(report: dict[str, Any], out: Path) -> None:
         if told:
             console.print(f"  Rejected (rejected.jsonl): {told}.", markup=False, soft_wrap=True)
     console.print(knowledge_table(report))
+    for line in judging_lines(report):
+        console.print(line, markup=False, soft_wrap=True)
 
 
 def show(report: dict[str, Any], out: Path, as_json: bool, taught: Path | None, question: str) -> None:

@@ -27,6 +27,24 @@ Excused = Annotated[
     list[str] | None,
     typer.Option("--override", help="Promote although this skill or probe family failed; give a --reason too."),
 ]
+Method = Annotated[
+    str | None, typer.Option(help="sdft (self-distillation, the default), or a baseline: docs/methods.md.")
+]
+Documents = Annotated[
+    str | None, typer.Option(help="Learn from a file or folder of documents instead: text, HTML, PDF, Word, CSV.")
+]
+Generator = Annotated[
+    str | None,
+    typer.Option(help="Who asks about the documents: self (the default), none, a model, or http://…/v1#MODEL."),
+]
+Questions = Annotated[
+    str | None, typer.Option(help="A data set of your own questions about them: taught instead, or asked besides.")
+]
+Beside = Annotated[list[str] | None, typer.Option(help="A baseline to measure beside it; may be given several times.")]
+Judge = Annotated[
+    str | None,
+    typer.Option(help="Who judges answers about documents that rules cannot: http://…/v1#MODEL."),
+]
 Reason = Annotated[str, typer.Option(help="Why, in words; recorded in the ledger.")]
 
 HERE = Path()

@@ -16,7 +16,7 @@ from rich.text import Text
 
 from selftaught.continual import Event
 from selftaught.reports import lift_line
-from selftaught.reports.reading import documents_lines
+from selftaught.reports.reading import contexts_line, documents_lines
 
 LINE_SECONDS = 15.0  # between plain lines of one job
 
@@ -58,12 +58,15 @@ class Progress:
             self._keep_sample(event.job, event.values)
         elif event.stage == "lift":
             self._values[event.job] = dict(event.values)
-        elif event.stage in ("measuring", "evaluating", "reading", "asking", "asked"):
+        elif event.stage in ("measuring", "evaluating", "reading", "asking", "asked", "judging"):
             self._values[event.job] = {**self._values.get(event.job, {}), **event.values}
         self._stage[event.job] = event.stage  # last: the terminal may be drawn at any moment
         if event.stage == "documents" and not self._quiet:
             for line in documents_lines(event.values["records"]):
                 self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+        elif event.stage == "contexts":
+            if (line := contexts_line(event.values["rows"])) and not self._quiet:
+                self._console.print(f"Contexts: {line}.", markup=False, highlight=False, soft_wrap=True)
         elif self._live is None and not self._quiet:
             self._print_line(event, changed)
 
@@ -94,6 +97,8 @@ class Progress:
             done = f"{values['done']} of {values['total']} pieces"
             left = f"  {minutes(values['seconds_left'])} left" if values.get("seconds_left") is not None else ""
             return f"making questions  {done}  {values['kept']} kept, {values['rejected']} rejected{left}"
+        if stage == "judging":
+            return f"judging  {values['done']} of {values['total']} answers"
         detail = f" ({values['what']})" if stage == "measuring" and "what" in values else ""
         return stage + detail
 

@@ -34,13 +34,13 @@ def add(
     """Register a skill. Its rows and splits never change from then on."""
     from selftaught.cli.learning import check_data, named
     from selftaught.cli.progress import Progress
-    from selftaught.continual.documents import documents_skill
+    from selftaught.continual.documents_skill import documents_skill
     from selftaught.continual.registry import add_skill, load_skill
     from selftaught.continual.workspace import Workspace
     from selftaught.errors import ConfigError
 
     if documents is None:
-        check_data(data or name, generator, questions, ())
+        check_data(data or name, {"--generator": generator, "--questions": questions})
     elif data is not None:
         raise ConfigError(f"{data!r} and --documents: give one of the two; questions of your own go to --questions")
     folder = None if documents is None else named(documents)

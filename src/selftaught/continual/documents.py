@@ -5,38 +5,33 @@ documents → pieces → questions, each checked → a data set as any other →
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 from selftaught.config import DISTILLING, FullWeights, LearnConfig, LoraWeights, Method
+from selftaught.continual.asking import (
+    Asking,
+    general_where_nobody_asks,
+    made_questions,
+    own_questions,
+    shown,
+    teaches,
+    together,
+)
+from selftaught.continual.contexts import fitted, room_of, with_pieces
 from selftaught.continual.jobs import Event, Watch
+from selftaught.continual.knowledge import known
 from selftaught.continual.learn import STORE, run_folder, taught_and_reported
-from selftaught.continual.workspace import Workspace
-from selftaught.data import data_hash, load_examples
-from selftaught.data.documents import DocumentRecord, Piece, Progress, pieces_of, read_documents
+from selftaught.data import data_hash
+from selftaught.data.documents import DocumentRecord, read_documents
 from selftaught.data.documents.walk import printable
 from selftaught.errors import ConfigError
-from selftaught.evaluation.knowledge import grade
-from selftaught.evaluation.scorers import check_scorers
-from selftaught.files import discard, read_json, write_json
-from selftaught.processes import ProcessGroup, num_processes, process_group
-from selftaught.questions.making import (
-    PARTS,
-    PIECES_AT_ONCE,
-    QUESTIONS_FILE,
-    REJECTED_FILE,
-    Making,
-    collect_questions,
-    make_parts,
-)
-from selftaught.questions.writers import check_generator, open_writer
+from selftaught.evaluation.judge import JUDGED_FILE, Judge
+from selftaught.files import read_json, write_json
+from selftaught.questions.writers import check_generator
 from selftaught.types import Example
-from selftaught.words import words
 
 DOCUMENTS_FILE = "documents.json"
 
@@ -52,6 +47,7 @@ def learn_documents(
     resume: bool = False,
     watch: Watch = lambda event: None,
     processes: int = 0,
+    judge: str | None = None,
 ) -> dict[str, Any]:
     """Teaches a model what documents say, and measures what that gained and cost.
 
@@ -69,25 +65,57 @@ def learn_documents(
         resume: go on with an interrupted run in `out`.
         watch: told what happens.
         processes: how many train it together; 0 is one for each core that a batch has rows for.
+        judge: "http://…/v1#model", who judges the answers that rules cannot tell of, and the others to see if it agrees
+            with them. A run that is done may be judged, or judged by another one, when it is gone on with.
 
     Returns:
-        The report, as `learn` returns it, with "documents" (what became of each file), "questions" (how many were
-        kept and rejected, and why) and "knowledge" (of each run and group: {"strict", "lenient"}, see
-        `evaluation.knowledge`).
+        The report, as `learn` returns it, with "documents" (what became of each file), "contexts" (which rows'
+        documents were too long, see `contexts.fitted`), "questions" (how many were kept and rejected, and why), and
+        "knowledge" and "judge" (see `knowledge.known`).
 
     Raises:
         SelftaughtError: with one line that says what is wrong and how to mend it.
     """
     from selftaught.models.resolve import resolve_model
 
-    config, model, out = _asking_config(config or LearnConfig(), generator), str(model), Path(out)
-    own = load_examples(questions) if questions is not None else []
-    check_scorers(own)
+    config, model, out = general_where_nobody_asks(config or LearnConfig(), generator), str(model), Path(out)
+    own = own_questions(questions)
     check_generator(generator)
     others = [_other(config, method) for method in beside]
     for one in others:
         one.resolve(1, 1)
-    request = {
+    request = _request(documents, model, generator, own, beside, config)
+    judging = None if judge is None else Judge(judge, out / JUDGED_FILE)
+    if judging is not None:
+        judging.check()
+    with run_folder(out, request, resume):
+        path = str(resolve_model(model))  # before anything is left in the folder
+        records = _read(Path(documents), out, watch)
+        asking = Asking(out / STORE, tuple(records), path, generator, config, out)
+        taught = _taught(asking, own, "oracle" in (config.method, *beside), watch, processes)
+
+        def more(done: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+            return {
+                "documents": [asdict(record) for record in records],
+                "contexts": taught.cut,
+                "questions": taught.counts,
+                **known(taught.whole, done, judging, _judging(watch, config.method)),
+            }
+
+        name = printable(Path(documents).name)
+        return taught_and_reported(taught.rows, name, model, out, config, watch, processes, others, more)
+
+
+def _request(
+    documents: str | Path,
+    model: str,
+    generator: str,
+    own: Sequence[Example],
+    beside: Sequence[Method],
+    config: LearnConfig,
+) -> dict[str, Any]:
+    """What determines the result; who judges it does not."""
+    return {
         "documents": printable(str(Path(documents).absolute())),
         "model": model,
         "generator": generator,
@@ -95,36 +123,41 @@ def learn_documents(
         "beside": list(beside),
         "config": config.model_dump(mode="json"),
     }
-    with run_folder(out, request, resume):
-        resolve_model(model)  # before anything is left in the folder
-        records = _read(Path(documents), out, watch)
-        made: list[Example] = []
-        counts: dict[str, int] = {}
-        if not any(row.split == "train" for row in own):
-            path = str(resolve_model(model))
-            asking = _Asking(out / STORE, tuple(records), path, generator, config, out)
-            made, counts = _made(asking, watch, processes)
-        rows = _together(made, _with_pieces(own, records, out / STORE))
-
-        def more(done: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-            told = [asdict(record) for record in records]
-            return {"documents": told, "questions": counts, "knowledge": graded(rows, done)}
-
-        name = printable(Path(documents).name)
-        return taught_and_reported(rows, name, model, out, config, watch, processes, others, more)
 
 
-def _asking_config(config: LearnConfig, generator: str) -> LearnConfig:
-    """With general requests where nobody writes questions."""
-    if generator != "none":
-        return config
-    return config.model_copy(update={"questions": config.questions.model_copy(update={"form": "general"})})
+@dataclass(frozen=True)
+class _Taught:
+    """What is taught and asked.
+
+    Attributes:
+        rows: as they are shown.
+        whole: the same with their whole documents, as answers are graded by.
+        cut: which documents are too long, see `contexts.fitted`.
+        counts: of the questions that were made.
+    """
+
+    rows: list[Example]
+    whole: list[Example]
+    cut: list[dict[str, Any]]
+    counts: dict[str, int]
 
 
-def _together(made: Sequence[Example], own: Sequence[Example]) -> list[Example]:
-    """Made rows and the user's; what the user asks is not taught, nor asked twice."""
-    asked = {" ".join(words(row.question)) for row in own}
-    return [*(row for row in made if " ".join(words(row.question)) not in asked), *own]
+def _taught(asking: Asking, own: Sequence[Example], oracle: bool, watch: Watch, processes: int) -> _Taught:
+    """The rows: those that are made, and the user's own with their pieces."""
+    made: list[Example] = []
+    counts: dict[str, int] = {}
+    if not teaches(own):
+        made, counts = made_questions(asking, watch, processes)
+    own, parts = with_pieces(own, asking.records, asking.store, asking.config.questions.pieces)
+    whole = together(made, own)
+    room = room_of(asking.model, whole, asking.config)
+    rows, cut = fitted(whole, parts, room, lambda row: oracle or row.split == "train")
+    watch(Event("base", "contexts", {"rows": cut}))
+    return _Taught(rows, whole, cut, counts)
+
+
+def _judging(watch: Watch, job: str) -> Callable[[int, int], None]:
+    return lambda done, total: watch(Event(job, "judging" if done < total else "done", {"done": done, "total": total}))
 
 
 def _other(config: LearnConfig, method: Method) -> LearnConfig:
@@ -134,29 +167,13 @@ def _other(config: LearnConfig, method: Method) -> LearnConfig:
     return LearnConfig(method=method, weights=weights, **{name: getattr(config, name) for name in kept})
 
 
-def graded(rows: Sequence[Example], done: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, dict[str, float]]]:
-    """Of each run and group the strict and the lenient accuracy."""
-    examples = {row.id: row for row in rows}
-    found: dict[str, dict[str, dict[str, float]]] = {}
-    for record in done:
-        grades: dict[str, list[tuple[bool, bool]]] = {}
-        for item in record["results"]:
-            one = examples[item["id"]]
-            grades.setdefault(one.group, []).append(grade(item["completion"], one))
-        found[record["name"]] = {
-            group: {"strict": fmean(strict for strict, _ in all_of), "lenient": fmean(free for _, free in all_of)}
-            for group, all_of in grades.items()
-        }
-    return found
-
-
 def _read(documents: Path, out: Path, watch: Watch) -> list[DocumentRecord]:
     """The documents' records, and the same ones when the run is gone on with.
 
     Raises:
         ConfigError: a document has changed since the run began.
     """
-    records = read_documents(documents, out / STORE, leave_out=out, watch=_shown(watch))
+    records = read_documents(documents, out / STORE, leave_out=out, watch=shown(watch))
     told = [asdict(record) for record in records]
     path = out / DOCUMENTS_FILE
     if path.is_file() and (changed := _changed(read_json(path), told)):
@@ -174,141 +191,3 @@ def _changed(before: Sequence[Mapping[str, Any]], now: Sequence[Mapping[str, Any
     """The files that were added, removed or changed, of those of which something is taught."""
     old, new = ({(one["path"], one["digest"]) for one in records if one["num_pieces"]} for records in (before, now))
     return sorted({path for path, _ in old ^ new})
-
-
-def _shown(watch: Watch, job: str = "base") -> Callable[[Progress], None]:
-    return lambda progress: watch(Event(job, "reading", asdict(progress)))
-
-
-def documents_skill(
-    workspace: Workspace,
-    name: str,
-    documents: str | Path,
-    config: LearnConfig,
-    generator: str = "self",
-    questions: str | Path | None = None,
-    watch: Watch = lambda event: None,
-    processes: int = 0,
-) -> tuple[list[Example], str, dict[str, Any]]:
-    """The rows of a skill made of documents, as `registry.load_skill` gives those of a data set.
-
-    Where a skill was made of the same folder before, only documents that are new or have changed since are asked
-    about: what changed is found by the hash of each file's content.
-
-    Args:
-        workspace: whose HEAD writes the questions, unless `generator` says otherwise, and is asked what it knows.
-        name: of the skill.
-        documents: a file or a folder.
-        config: how questions are made.
-        generator: see `learn_documents`.
-        questions: see `learn_documents`.
-        watch: told what happens.
-        processes: how many write the questions; 0 is one a core.
-
-    Returns:
-        The rows, where they come from, and the start of a card.
-
-    Raises:
-        ConfigError: nothing has changed since a skill was made of it.
-        SelftaughtError: with one line that says what is wrong and how to mend it.
-    """
-    config, place = _asking_config(config, generator), Path(documents).absolute()
-    source = printable(str(place))
-    own = load_examples(questions) if questions is not None else []
-    check_scorers(own)
-    check_generator(generator)
-    folder = workspace.runs.parent / STORE / hashlib.sha256(source.encode()).hexdigest()[:16]
-    records = read_documents(place, folder / STORE, watch=_shown(watch, "head"))
-    watch(Event("head", "documents", {"records": [asdict(record) for record in records]}))
-    earlier = [skill for skill in workspace.ledger.skills() if skill.source == source and "documents" in skill.card]
-    taught = {told["digest"] for skill in earlier for told in skill.card["documents"]}
-    chosen = [record for record in records if record.digest not in taught]
-    teaches = any(row.split == "train" for row in own)
-    if not teaches and not any(record.num_pieces for record in chosen):
-        names = " and ".join(skill.name for skill in earlier)
-        raise ConfigError(f"{documents}: nothing has changed since {names} was made of it; add or change a document")
-    made: list[Example] = []
-    counts: dict[str, int] = {}
-    model = str(workspace.model_folder(workspace.ledger.head()))
-    key = [sorted(record.digest for record in chosen), generator, model, config.seed, config.questions.model_dump()]
-    out = folder / hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]  # the same again after a kill
-    if not teaches:
-        asking = _Asking(folder / STORE, tuple(chosen), model, generator, config, out)
-        made, counts = _made(asking, watch, processes, "head")
-    rows = _together(made, _with_pieces(own, records, folder / STORE))
-    told = [{"path": one.path, "digest": one.digest, "status": one.status, "note": one.note} for one in chosen]
-    card = {
-        "title": f"questions about {printable(place.name)}",
-        "documents": told,
-        "generator": generator,
-        "questions": counts,
-    }
-    card |= {"rejected": str(out / REJECTED_FILE)} if made else {}
-    return rows, source, card
-
-
-@dataclass(frozen=True)
-class _Asking:
-    """Who asks about which documents, and where that is kept."""
-
-    store: Path
-    records: tuple[DocumentRecord, ...]
-    model: str
-    generator: str
-    config: LearnConfig
-    out: Path
-
-    def pieces(self) -> Iterator[Piece]:
-        """Of the documents, in their order."""
-        return pieces_of(self.store, self.records)
-
-
-def _made(asking: _Asking, watch: Watch, processes: int, job: str = "base") -> tuple[list[Example], dict[str, int]]:
-    """Questions made of the documents; those of an earlier call, where it got so far."""
-    from selftaught.models.resolve import weight_bytes
-
-    path, counts = asking.out / QUESTIONS_FILE, asking.out / "questions.json"
-    if not counts.is_file():
-        pieces = sum(record.num_pieces for record in asking.records)
-        local = asking.generator in ("self", "none")  # another model may not fit several times
-        size = num_processes(processes, -(-pieces // PIECES_AT_ONCE), weight_bytes(asking.model)) if local else 1
-        with process_group(size, _ask, asking) as group:
-            watch(Event(job, "loading the model", {}))
-            writer = _ask(asking, group, lambda making: watch(Event(job, "asking", asdict(making))))
-            group.wait()
-            found = collect_questions(asking.pieces, writer, asking.config.questions, asking.out, asking.config.seed)
-            write_json(counts, {"counts": found, "hash": data_hash(load_examples(path))})
-        discard(asking.out / PARTS)
-    rows, kept = load_examples(path), read_json(counts)
-    if data_hash(rows) != kept["hash"]:
-        raise ConfigError(f"{path}: was edited; give it with --questions, and another --out, to teach it")
-    watch(Event(job, "asked", kept["counts"]))
-    return rows, kept["counts"]
-
-
-def _ask(asking: _Asking, group: ProcessGroup, watch: Callable[[Making], None] = lambda making: None) -> str:
-    """One process's share of the questions; the writer's name."""
-    from selftaught.models.load import load_model
-
-    config = asking.config
-    learner = load_model(asking.model, dtype=config.dtype)
-    knower = open_writer("self", learner)
-    writer = open_writer(asking.generator, learner)
-    make_parts(asking.pieces, writer, knower, config.questions, asking.out, config.seed, group, watch)
-    if not group.first:
-        group.wait()
-    return writer.name
-
-
-def _with_pieces(own: Sequence[Example], records: Sequence[DocumentRecord], store: Path) -> list[Example]:
-    """The user's rows, each with the piece that fits it best where it brings no document."""
-    from selftaught.questions import Retriever
-
-    if all(row.context for row in own):
-        return list(own)
-    retriever = Retriever(pieces_of(store, records))
-    rows = []
-    for row in own:
-        best = [] if row.context or row.group == "neighbour" else retriever.best(row.question)
-        rows.append(replace(row, context=best[0].text, source=row.source or best[0].document) if best else row)
-    return rows

@@ -11,20 +11,15 @@ from __future__ import annotations
 import json
 import os
 import re
-import time
-import urllib.error
-import urllib.request
 from collections import Counter
 from collections.abc import Mapping
-from http.client import HTTPException
 from typing import Any
 
 from selftaught.errors import ConfigError, DataError
+from selftaught.evaluation.chat import chat_reply
 from selftaught.types import Example
 
 URL, MODEL, KEY = "SELFTAUGHT_JUDGE_URL", "SELFTAUGHT_JUDGE_MODEL", "SELFTAUGHT_JUDGE_KEY"
-TRIES, SECONDS = 4, 120  # the waits between tries double from one second
-BUSY = (408, 409, 429, 500, 502, 503, 504, 529)
 
 
 def _reference(example: Example) -> str:
@@ -140,40 +135,11 @@ class Judge:
         texts = {"question": example.question, "reference": _reference(example), "completion": completion}
         # In one pass: braces in the texts are theirs.
         prompt = re.sub(r"\{(question|reference|completion)\}", lambda name: texts[name[1]], INSTRUCTION)
-        verdict = _asked(prompt).upper()
+        hint = f"check {URL}, {MODEL}, {KEY}"
+        verdict = chat_reply(os.environ[URL], os.environ[MODEL], os.environ.get(KEY), prompt, hint).upper()
         if "CORRECT" not in verdict:
             raise ConfigError(f"{os.environ[URL]}: the judge said {verdict[:60]!r}, not CORRECT or INCORRECT")
         return "INCORRECT" not in verdict
 
 
 judge = Judge()
-
-
-def _asked(prompt: str) -> str:
-    """The judge's reply; a server that is busy is asked again."""
-    url = f"{os.environ[URL].rstrip('/')}/chat/completions"
-    body = {"model": os.environ[MODEL], "messages": [{"role": "user", "content": prompt}]}
-    headers = {"Content-Type": "application/json"}
-    if os.environ.get(KEY):
-        headers["Authorization"] = f"Bearer {os.environ[KEY]}"
-    request = urllib.request.Request(url, json.dumps(body).encode("utf-8"), headers)
-    for attempt in range(TRIES):
-        try:
-            with urllib.request.urlopen(request, timeout=SECONDS) as reply:
-                return str(json.load(reply)["choices"][0]["message"]["content"])
-        except (OSError, HTTPException, ValueError, LookupError, TypeError) as error:
-            if not _may_pass(error) or attempt == TRIES - 1:
-                reason = " ".join(str(error).split())[:200]
-                raise ConfigError(
-                    f"{url}: the judge gives no answer ({reason}); check {URL}, {MODEL}, {KEY}"
-                ) from error
-            time.sleep(2.0**attempt)
-    raise AssertionError("the last try returns or raises")
-
-
-def _may_pass(error: Exception) -> bool:
-    """Whether asking again may help: the network failed, or the server was busy."""
-    if isinstance(error, urllib.error.HTTPError):
-        error.close()
-        return error.code in BUSY
-    return isinstance(error, (OSError, HTTPException))

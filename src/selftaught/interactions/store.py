@@ -185,6 +185,11 @@ class Interactions:
         abouts = [{**dict(row), "id": row["interaction"], "created": row["asked"]} for row in rows]
         return [(_feedback(row), _interaction(about)) for row, about in zip(rows, abouts, strict=True)]
 
+    def num_feedback(self, key: str, since: str) -> int:
+        """How much feedback a key has given since a moment (UTC, ISO 8601); what it said next not counted."""
+        query = "SELECT count(*) FROM feedback WHERE key = ? AND created >= ? AND kind != 'follow_up'"
+        return int(self._rows(query, key, since)[0][0])
+
     def set_state(self, ids: Sequence[int], state: str) -> None:
         """Says what became of feedback; of all of it or, if some is not there, of none.
 

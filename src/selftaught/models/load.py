@@ -217,6 +217,8 @@ def longest_input(path: Path) -> int:
     """Tokens of prompt and answer together that a model's directory says it can take."""
     from transformers import AutoConfig
 
+    while (path / "adapter_config.json").is_file():
+        path = _adapter_base(path)
     return _max_tokens(AutoConfig.from_pretrained(path, trust_remote_code=False))
 
 

@@ -5,8 +5,8 @@ what it is about, has an answer that stands in the piece, and is not answered so
 second file, each with its reason.
 """
 
-from selftaught.questions.making import QUESTIONS_FILE, REJECTED_FILE, make_questions
+from selftaught.questions.making import QUESTIONS_FILE, REJECTED_FILE
 from selftaught.questions.retrieval import Retriever
 from selftaught.questions.writers import Writer, open_writer
 
-__all__ = ["QUESTIONS_FILE", "REJECTED_FILE", "Retriever", "Writer", "make_questions", "open_writer"]
+__all__ = ["QUESTIONS_FILE", "REJECTED_FILE", "Retriever", "Writer", "open_writer"]

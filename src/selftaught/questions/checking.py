@@ -80,7 +80,9 @@ def told_of(piece: Piece, wanted: set[str]) -> str:
     return f"{piece.section[-1]} ({about})" if piece.section and piece.section[-1] != about else about
 
 
-def question_problem(question: str, piece: Piece, wanted: set[str], seen: set[str]) -> str | None:
+def question_problem(
+    question: str, piece: Piece, wanted: set[str], seen: set[str], share: float = IN_THE_TEXT
+) -> str | None:
     """Why a question cannot be asked.
 
     Args:
@@ -88,6 +90,7 @@ def question_problem(question: str, piece: Piece, wanted: set[str], seen: set[st
         piece: what it is about.
         wanted: words of which it must hold one, if there are any.
         seen: the folded questions that came before.
+        share: of its words that the piece must hold.
     """
     if not question.endswith("?") or len(words(question)) < 4:
         return NOT_A_QUESTION
@@ -96,7 +99,7 @@ def question_problem(question: str, piece: Piece, wanted: set[str], seen: set[st
     if wanted and not wanted & set(words(question)):
         return VAGUE
     asked = {stem(word) for word in content_words(question)}
-    if len(asked & stems(f"{piece.title} {piece.text}")) < IN_THE_TEXT * len(asked):
+    if len(asked & stems(f"{piece.title} {piece.text}")) < share * len(asked):
         return PRESUMES
     if " ".join(words(question)) in seen:
         return AGAIN

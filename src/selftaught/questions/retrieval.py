@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable
+from itertools import islice
 
 from selftaught.data.documents import Piece
 from selftaught.words import content_words, stem, words
@@ -32,8 +33,14 @@ class Retriever:
             for word, count in Counter(said).items():
                 self._found[word].append((number, count))
 
-    def best(self, question: str, count: int = 1) -> list[Piece]:
-        """The pieces that fit a question best, the best first; fewer where fewer share a word with it."""
+    def best(self, question: str, count: int = 1, outside: str | None = None) -> list[Piece]:
+        """The pieces that fit a question best, the best first; fewer where fewer share a word with it.
+
+        Args:
+            question: or any other text.
+            count: how many at most.
+            outside: a document whose pieces are left out.
+        """
         mean = sum(self._lengths) / max(1, len(self._lengths))
         scores: dict[int, float] = defaultdict(float)
         for word in {stem(word) for word in content_words(question)}:
@@ -41,6 +48,6 @@ class Retriever:
             weight = math.log(1 + (len(self._pieces) - len(found) + 0.5) / (len(found) + 0.5))
             for number, times in found:
                 scores[number] += weight * times * (K + 1) / (times + K * (1 - B + B * self._lengths[number] / mean))
-        return [
-            self._pieces[number] for number, _ in sorted(scores.items(), key=lambda pair: (-pair[1], pair[0]))[:count]
-        ]
+        order = sorted(scores, key=lambda number: (-scores[number], number))
+        fitting = (self._pieces[number] for number in order if self._pieces[number].document != outside)
+        return list(islice(fitting, count))

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
+from selftaught.addresses import KEY_VARIABLES, api_key, divided, is_address
 from selftaught.errors import ConfigError, TrainingError
 from selftaught.models.fast_decoder import make_decoder
 from selftaught.models.load import LanguageModel, load_model
@@ -17,13 +17,10 @@ from selftaught.rollout.sampler import Sampling
 from selftaught.rollout.torch_sampler import sample
 from selftaught.types import Message
 
-KEY_VARIABLES = ("SELFTAUGHT_API_KEY", "OPENAI_API_KEY")
 AT_ONCE = 8  # requests to an address
 PATIENCE = 120  # seconds for a request
 TRIES = 3
 PREFIX_BYTES = 256 << 20  # of prompts that share a document
-
-ADDRESS = ("http://", "https://")
 
 Conversation = Sequence[Message]
 
@@ -100,8 +97,7 @@ class AddressWriter:
 
         self.name = f"{address}#{model}"
         self._model = model
-        key = next((os.environ[name] for name in KEY_VARIABLES if os.environ.get(name)), "none")
-        self._client = InferenceClient(base_url=address, api_key=key, timeout=PATIENCE)
+        self._client = InferenceClient(base_url=address, api_key=api_key() or "none", timeout=PATIENCE)
 
     def write(
         self, asked: Sequence[Conversation], starts: Sequence[str], max_new_tokens: int, temperature: float, seed: int
@@ -139,9 +135,8 @@ def check_generator(generator: str) -> None:
         ConfigError: an address names no model.
         ModelError: there is no such model.
     """
-    if generator.startswith(ADDRESS):
-        if not generator.partition("#")[2]:
-            raise ConfigError(f"--generator: {generator} names no model; write {generator}#MODEL")
+    if is_address(generator):
+        divided(generator, "--generator")
     elif generator not in ("self", "none"):
         resolve_model(generator)
 
@@ -161,7 +156,6 @@ def open_writer(generator: str, learner: LanguageModel) -> Writer:
     check_generator(generator)
     if generator in ("self", "none"):
         return LocalWriter(learner)
-    if generator.startswith(ADDRESS):
-        address, _, model = generator.partition("#")
-        return AddressWriter(address, model)
+    if is_address(generator):
+        return AddressWriter(*divided(generator, "--generator"))
     return LocalWriter(load_model(generator))

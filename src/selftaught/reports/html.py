@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from selftaught.reports import charts
+from selftaught.reports.judging import judging_lines
 from selftaught.reports.page import (
     Cell,
     Row,
@@ -20,12 +21,13 @@ from selftaught.reports.page import (
     unbroken,
     write_pair,
 )
-from selftaught.reports.reading import documents_lines
+from selftaught.reports.reading import contexts_line, documents_lines
 from selftaught.reports.tables import (
     NOTHING,
     base_of,
     change,
     duration,
+    graded,
     groups_of,
     headline,
     interval,
@@ -48,6 +50,9 @@ GROUP_NAMES = {
     "indirect": ("Indirect", "new questions that need the fact"),
     "taught": ("Taught", "questions about the documents, just as in training"),
     "reworded": ("Reworded", "the same facts, asked for in words that were not taught"),
+    "comparison": ("Comparisons", "over two documents, just as in training"),
+    "multi_hop": ("Two steps", "what only two documents together answer, just as in training"),
+    "unstated": ("Not stated", "what the documents do not say: right is to say so"),
     "telling": ("Tellings", "general requests about a document"),
     "neighbour": ("Neighbours", "of things that are not in the documents: right is what gives no taught answer"),
 }
@@ -101,7 +106,7 @@ def _view(report: Mapping[str, Any]) -> dict[str, Any]:
         "answers": _answers(report),
         "checks": report.get("checks") or [],
         "configs": settings([(run["label"], run.get("config"), run.get("model_dir")) for run in report["runs"]]),
-        "facts": facts(report, [*_data_facts(report.get("data") or {}), *_read_facts(report)]),
+        "facts": facts(report, [*_data_facts(report.get("data") or {}), *_read_facts(report), *_judge_facts(report)]),
         "has_best": len(trained_of(report)) > 1,
         "has_probe_changes": bool(base_of(report) and probes_of(report)),
     }
@@ -202,9 +207,10 @@ def _graded_rows(report: Mapping[str, Any]) -> list[Row]:
         if group == "neighbour":  # there is only one way to be right
             continue
         for grade, hint in hints.items():
-            values = [(known[run["name"]].get(group) or {}).get(grade) for run in report["runs"]]
+            found = [known[run["name"]].get(group) for run in report["runs"]]
+            values = [one and one[grade] for one in found]
             row = Row(f"{GROUP_NAMES.get(group, (group, ''))[0]}, {grade}", hint)
-            row.cells = [Cell(NOTHING if value is None else percent(value)) for value in values]
+            row.cells = [Cell(NOTHING if one is None else graded(one[grade])) for one in found]
             mark_best(row, _rivals(report, values), max)
             rows.append(row)
     return rows
@@ -302,7 +308,13 @@ def _read_facts(report: Mapping[str, Any]) -> list[tuple[str, str]]:
     if not report.get("documents"):
         return []
     first, *noted = documents_lines(report["documents"])
-    return [("Documents", first.removeprefix("Documents: ")), *(("", line.strip()) for line in noted)]
+    cut = contexts_line(report.get("contexts") or [])
+    told = [("Documents", first.removeprefix("Documents: ")), *(("", line.strip()) for line in noted)]
+    return [*told, ("Contexts", cut)] if cut else told
+
+
+def _judge_facts(report: Mapping[str, Any]) -> list[tuple[str, str]]:
+    return [("" if number else "Answers", line) for number, line in enumerate(judging_lines(report))]
 
 
 def _data_facts(data: Mapping[str, Any]) -> list[tuple[str, str]]:

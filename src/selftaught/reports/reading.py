@@ -9,7 +9,7 @@ from typing import Any
 WORST_FIRST = ("unreadable", "password", "partly", "empty", "unsupported", "duplicate", "read")
 MOST_REASONS = 4  # of one status
 MOST_NAMED = 3  # files of one reason
-PLENTY = 12  # with so few files in all, each is named
+PLENTY = 12  # files; among more than so many it is not told of what each duplicate is one
 
 Record = Mapping[str, Any]
 
@@ -37,6 +37,19 @@ def documents_lines(records: Sequence[Record]) -> list[str]:
         if left := sum(len(paths) for _, paths in noted[MOST_REASONS:]):
             lines.append(f"  {left} more {status}, for other reasons")
     return lines
+
+
+def contexts_line(cut: Sequence[Record]) -> str:
+    """Which rows' documents the teacher is not shown whole; empty if it is shown all.
+
+    Args:
+        cut: {"id", "shown", "pieces"} of each such row, as in a report's "contexts".
+    """
+    if not cut:
+        return ""
+    listed = _named([f"{one['id']} ({one['shown']} of {one['pieces']})" for one in cut])
+    whose = "1 row's document is" if len(cut) == 1 else f"{len(cut)} rows' documents are"
+    return f"{whose} longer than a prompt may be, and shown in the pieces that fit best: {listed}"
 
 
 def _number(count: int, total: int) -> str:

@@ -17,6 +17,7 @@ Share = Mapping[str, Any]
 MINUS = "\N{MINUS SIGN}"
 DASH = "\N{EN DASH}"
 NOTHING = "\N{EM DASH}"
+NOT_SCORED = "not scored"
 
 
 # ------------------------------------------------------------------------------------ who is who
@@ -227,14 +228,20 @@ def knowledge_table(report: Report, width: int | None = None) -> Table:
     def cell(group: str) -> Callable[[Run], str]:
         def words(run: Run) -> str:
             grades = known[run["name"]].get(group)
-            return NOTHING if grades is None else f"{percent(grades['strict'])} / {percent(grades['lenient'])}"
+            return NOTHING if grades is None else graded(grades["strict"], grades["lenient"])
 
         return words
 
+    main = main_group(report)
     columns = [
-        Column(f"{group}: strict / lenient", cell(group), place) for place, group in enumerate(groups_of(report))
+        Column(group, cell(group), None if group == main else -place) for place, group in enumerate(groups_of(report))
     ]
-    return fitting_table("run", report["runs"], [columns], width)
+    return fitting_table("strict / lenient", report["runs"], [columns], width)
+
+
+def graded(*accuracies: float | None) -> str:
+    """Accuracies, or that nothing was scored."""
+    return " / ".join(percent(value) for value in accuracies if value is not None) or NOT_SCORED
 
 
 def fitting_table(

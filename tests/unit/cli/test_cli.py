@@ -29,9 +29,10 @@ COMMANDS = (
         "promote",
         "export",
     ),
-    *("gc", "fsck", "compare", "ablate", "harness"),
+    *("gc", "fsck", "serve", "dashboard", "compare", "ablate", "harness"),
 )
 HEAVY = ("torch", "transformers", "peft", "datasets", "numpy", "matplotlib", "huggingface_hub", "selftaught.config")
+PRINTS_HELP = "import typer, rich.console, rich.table, rich.markdown, typer.rich_utils"
 
 
 def python(code: str) -> str:
@@ -41,7 +42,7 @@ def python(code: str) -> str:
 
 def cpu_seconds(*words: str) -> float:
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    subprocess.run([sys.executable, "-m", "selftaught", *words], capture_output=True, check=True)
+    subprocess.run([sys.executable, *words], capture_output=True, check=True)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
@@ -65,8 +66,11 @@ def test_help_loads_nothing_heavy(words: list[str]) -> None:
     assert not set(HEAVY) & set(loaded)
 
 
-def test_help_takes_less_than_half_a_second() -> None:
-    assert min(cpu_seconds("--help") for _ in range(3)) < 0.5
+def test_help_takes_little_more_than_the_parts_that_print_it() -> None:
+    """Seconds differ from machine to machine; Typer and Rich alone take half of what help takes."""
+    pairs = [(cpu_seconds("-m", "selftaught", "--help"), cpu_seconds("-c", PRINTS_HELP)) for _ in range(3)]
+    ours, parts = (min(times) for times in zip(*pairs, strict=True))
+    assert ours < 3 * parts
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:

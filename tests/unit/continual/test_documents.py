@@ -11,14 +11,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from chat_server import chat_server
 
 from selftaught.config import LearnConfig
 from selftaught.config_files import load_config
+from selftaught.continual import asking
 from selftaught.continual import documents as module
-from selftaught.continual.documents import graded, learn_documents
+from selftaught.continual.asking import Asking, together
+from selftaught.continual.documents import learn_documents
 from selftaught.continual.jobs import Event
 from selftaught.errors import ConfigError, DataError, ModelError
+from selftaught.evaluation import chat
 from selftaught.questions import QUESTIONS_FILE, REJECTED_FILE
+from selftaught.questions.making import PARTS
 from selftaught.types import Example, Message
 
 PLACES = {"Ola": "Lima", "Bex": "Rome", "Cid": "Oslo"}
@@ -28,7 +33,7 @@ SETTINGS = [
 ]
 CONFIG = load_config(None, SETTINGS)
 TRAIN = [{"id": name, "question": f"Where is {name}?", "answer": f"In {place}."} for name, place in PLACES.items()]
-TEST = {"id": "test", "question": "Which town has Ola?", "answer": "Lima.", "split": "test", "group": "paraphrase"}
+TEST = {"id": "test", "question": "Which town has Ola?", "answers": ["Lima"], "split": "test", "group": "paraphrase"}
 OWN = {"id": "own", "question": "And Bex?", "answer": "In Rome.", "context": "Bex is in Rome, they say."}
 
 
@@ -61,6 +66,13 @@ def questions(tmp_path: Path) -> Path:
     return write_questions(tmp_path / "own.jsonl", *TRAIN, TEST, OWN)
 
 
+class Boundless:
+    """Room for any document."""
+
+    def holds(self, row: Example) -> bool:
+        return True
+
+
 @pytest.fixture
 def lessons(monkeypatch: pytest.MonkeyPatch) -> list[list[Example]]:
     """The rows of every lesson that was to be taught; none is."""
@@ -71,6 +83,7 @@ def lessons(monkeypatch: pytest.MonkeyPatch) -> list[list[Example]]:
         return {}
 
     monkeypatch.setattr(module, "taught_and_reported", noted)
+    monkeypatch.setattr(module, "room_of", lambda *words: Boundless())
     monkeypatch.setattr("selftaught.models.resolve.resolve_model", Path)  # nor is there a model to be taught
     return taught
 
@@ -96,6 +109,41 @@ def test_a_question_that_fits_no_piece_stays_without(
     path = write_questions(tmp_path / "own.jsonl", *TRAIN, {**TEST, "question": "Who rules Utopia?"})
     learn_documents(folder, "no model", tmp_path / "run", CONFIG, questions=path)
     assert lessons[0][-1].context is None
+
+
+def test_a_document_of_ones_own_that_is_too_long_is_shown_in_part_and_that_is_said(
+    folder: Path, tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The tiny model holds 2048 tokens, a byte each."""
+    pieces = [f"{name} is in {place}. " + "It rained. " * 60 for name, place in PLACES.items()]
+    long = {**OWN, "context": "\n\n".join(piece.strip() + " So it was." * 40 for piece in pieces)}
+    path = write_questions(tmp_path / "own.jsonl", *TRAIN, {**TEST, "context": long["context"]}, long)
+    rows: list[Example] = []
+    reports: list[dict[str, Any]] = []
+    events: list[Event] = []
+
+    def noted(given: Sequence[Example], *words: Any) -> dict[str, Any]:
+        rows.extend(given)
+        reports.append(words[-1]([]))
+        return {}
+
+    monkeypatch.setattr(module, "taught_and_reported", noted)
+    begin(folder, path, tmp_path / "run", model=str(tiny_model), watch=events.append)
+    shown = {row.id: row.context for row in rows}
+    assert str(shown["own"]).startswith("Bex is in Rome. It rained.")
+    assert len(str(shown["own"])) < 2048
+    assert shown["test"] == long["context"]  # nobody is shown it
+    cut = [{"id": "own", "shown": 1, "pieces": 3}]
+    assert reports[0]["contexts"] == cut
+    assert [event.values["rows"] for event in events if event.stage == "contexts"] == [cut]
+
+
+def test_several_pieces_may_go_with_a_question(folder: Path, tmp_path: Path, lessons: list[list[Example]]) -> None:
+    path = write_questions(
+        tmp_path / "own.jsonl", {"id": "a", "question": "Where are Bex and Cid?", "answer": "There."}
+    )
+    begin(folder, path, tmp_path / "run", config=load_config(None, [*SETTINGS, "questions.pieces=2"]))
+    assert lessons[0][0].context == "Bex is in Rome.\n\nCid is in Oslo."
 
 
 def test_own_rows_to_teach_replace_the_made_ones(
@@ -193,7 +241,7 @@ def test_what_is_asked_is_not_taught() -> None:
 
     made = [row("a", "Where is Ola?", "train"), row("b", "Who is Ola?", "train")]
     own = [row("c", "Where  is OLA?", "test")]
-    assert [one.id for one in module._together(made, own)] == ["b", "c"]
+    assert [one.id for one in together(made, own)] == ["b", "c"]
 
 
 def test_changed_questions_are_not_gone_on_with(
@@ -249,16 +297,16 @@ class FirstLine:
 
 
 @pytest.fixture(scope="module")
-def general(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any], list[Event]]:
+def general(sharp_model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any], list[Event]]:
     """A whole run of the tiny model, with general requests instead of questions; its folder is not to be changed."""
     place = tmp_path_factory.mktemp("general")
     folder, events = write_documents(place / "places"), []
     own = write_questions(place / "own.jsonl", TEST)
     (folder / "notes.xyz").write_text("?", encoding="utf-8")
     with pytest.MonkeyPatch.context() as context:
-        context.setattr(module, "open_writer", lambda *words: FirstLine())
+        context.setattr(asking, "open_writer", lambda *words: FirstLine())
         report = learn_documents(
-            *(folder, str(tiny_model), place / "run", CONFIG, "none", own, ["oracle"]),
+            *(folder, str(sharp_model), place / "run", CONFIG, "none", own, ["oracle"]),
             watch=events.append,
             processes=1,
         )
@@ -284,7 +332,7 @@ def test_the_report_holds_two_accuracies_of_each_run_and_group(
     assert list(knowledge) == ["base", "oracle", "sdft"]
     for groups in knowledge.values():
         assert set(groups) == {"telling", "paraphrase"}
-        assert all(set(one) == {"strict", "lenient"} for one in groups.values())
+        assert all({"strict", "lenient"} < set(one) for one in groups.values())
 
 
 def test_the_report_is_written_as_it_is_returned(general: tuple[Path, dict[str, Any], list[Event]]) -> None:
@@ -293,21 +341,25 @@ def test_the_report_is_written_as_it_is_returned(general: tuple[Path, dict[str, 
     assert json.loads((out / "documents.json").read_text(encoding="utf-8")) == report["documents"]
 
 
+def test_no_half_made_questions_are_left(general: tuple[Path, dict[str, Any], list[Event]]) -> None:
+    assert not (general[0] / PARTS).exists()
+
+
 def test_without_a_generator_there_are_general_requests(general: tuple[Path, dict[str, Any], list[Event]]) -> None:
     rows = [json.loads(line) for line in (general[0] / QUESTIONS_FILE).read_text(encoding="utf-8").splitlines()]
     assert {row["group"] for row in rows} == {"telling"}
 
 
 def test_made_questions_that_were_edited_are_not_gone_on_with(
-    general: tuple[Path, dict[str, Any], list[Event]], tiny_model: Path, tmp_path: Path
+    general: tuple[Path, dict[str, Any], list[Event]], sharp_model: Path, tmp_path: Path
 ) -> None:
     place = general[0].parent
     shutil.copytree(place, tmp_path / "copy")
     path = tmp_path / "copy" / "run" / QUESTIONS_FILE
     path.write_text(path.read_text(encoding="utf-8").split("\n", 1)[1], encoding="utf-8")
-    asking = module._Asking(Path(), (), str(tiny_model), "none", CONFIG, path.parent)
+    edited = Asking(Path(), (), str(sharp_model), "none", CONFIG, path.parent)
     with pytest.raises(ConfigError, match="was edited; give it with --questions"):
-        module._made(asking, lambda event: None, 1)
+        asking.made_questions(edited, lambda event: None, 1)
 
 
 def test_a_watcher_is_told_of_each_stage_in_its_order(general: tuple[Path, dict[str, Any], list[Event]]) -> None:
@@ -316,12 +368,12 @@ def test_a_watcher_is_told_of_each_stage_in_its_order(general: tuple[Path, dict[
 
 
 def test_a_finished_run_gives_its_report_again(
-    general: tuple[Path, dict[str, Any], list[Event]], tiny_model: Path
+    general: tuple[Path, dict[str, Any], list[Event]], sharp_model: Path
 ) -> None:
     out, report, _ = general
     place, events = out.parent, []
     again = learn_documents(
-        *(place / "places", str(tiny_model), out, CONFIG, "none", place / "own.jsonl", ["oracle"], True, events.append)
+        *(place / "places", str(sharp_model), out, CONFIG, "none", place / "own.jsonl", ["oracle"], True, events.append)
     )
     assert "asking" not in {event.stage for event in events}
     assert {name: again[name] for name in ("documents", "questions", "knowledge")} == {
@@ -329,14 +381,67 @@ def test_a_finished_run_gives_its_report_again(
     }
 
 
-def test_accuracies_are_shares_of_a_group() -> None:
-    def row(name: str, group: str) -> Example:
-        prompt = (Message("user", f"Where is {name}?"),)
-        return Example(name, prompt, f"In {PLACES[name]} by the sea.", f"{name} is in {PLACES[name]}.", group=group)
+# ---------------------------------------------------------------------------------------- the judge
 
-    rows = [row("Ola", "a"), row("Bex", "a"), row("Cid", "b")]
-    said = {"Ola": "In Lima, by the sea.", "Bex": "By the sea.", "Cid": "In Rome."}
-    results = [{"id": id, "completion": text} for id, text in said.items()]
-    assert graded(rows, [{"name": "base", "results": results}]) == {
-        "base": {"a": {"strict": 0.5, "lenient": 1.0}, "b": {"strict": 0.0, "lenient": 0.0}}
-    }
+
+def judged(
+    general: tuple[Path, dict[str, Any], list[Event]], model: Path, judge: str | None, watch: Any = lambda event: None
+) -> dict[str, Any]:
+    """The report of the finished run, gone on with."""
+    out, place = general[0], general[0].parent
+    words = (place / "places", str(model), out, CONFIG, "none", place / "own.jsonl", ["oracle"], True, watch)
+    return learn_documents(*words, judge=judge)
+
+
+def test_without_a_judge_tellings_are_not_scored(general: tuple[Path, dict[str, Any], list[Event]]) -> None:
+    report = general[1]
+    assert report["judge"] is None
+    told = report["knowledge"]["base"]["telling"]
+    assert (told["strict"], told["not_scored"]) == (None, 9)
+
+
+def test_a_finished_run_can_be_judged_and_is_not_judged_twice(
+    general: tuple[Path, dict[str, Any], list[Event]], sharp_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(chat.time, "sleep", lambda seconds: None)
+    out, events = general[0], []
+    with chat_server(lambda body: "CORRECT") as server:
+
+        def dies(body: dict[str, Any]) -> str:
+            if len(server.asked) >= 5:
+                raise RuntimeError("out of order")
+            return "CORRECT"
+
+        server.say = dies
+        with pytest.raises(ConfigError, match=r"the judge gives no answer .*--resume"):
+            judged(general, sharp_model, server.address)
+        kept = len((out / "judged.jsonl").read_text(encoding="utf-8").splitlines())
+        assert kept > 0
+        server.say, server.asked = lambda body: "CORRECT", []
+        report = judged(general, sharp_model, server.address, events.append)
+        first, server.asked = len(server.asked), []
+        again = judged(general, sharp_model, server.address)
+    assert not server.asked
+    assert again["knowledge"] == report["knowledge"]
+    assert first + kept == len({line["key"] for line in map(json.loads, read_lines(out / "judged.jsonl"))})
+    assert report["judge"]["answers"] == 30
+    assert report["judge"]["agreement"]["strict"]["n"] == 3
+    assert report["knowledge"]["base"]["telling"]["by_judge"] == 9
+    assert "judging" in {event.stage for event in events}
+
+
+def read_lines(path: Path) -> list[str]:
+    return [line for line in path.read_text(encoding="utf-8").splitlines() if line]
+
+
+def test_a_judge_that_does_not_answer_leaves_the_place_free(
+    folder: Path, questions: Path, tmp_path: Path, lessons: list[list[Example]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(chat.time, "sleep", lambda seconds: None)
+    with chat_server(lambda body: "CORRECT") as server:
+        address = server.address
+    with pytest.raises(ConfigError, match="the judge gives no answer"):
+        begin(folder, questions, tmp_path / "run", judge=address)
+    assert not lessons
+    begin(folder, questions, tmp_path / "run")
+    assert len(lessons) == 1

@@ -11,9 +11,9 @@ import pytest
 from made_up import ITEMS, make, teach
 
 from selftaught.config import LearnConfig
-from selftaught.continual import documents as module
+from selftaught.continual import documents_skill as module
 from selftaught.continual import views
-from selftaught.continual.documents import documents_skill
+from selftaught.continual.documents_skill import documents_skill
 from selftaught.continual.registry import add_skill
 from selftaught.continual.workspace import Workspace
 from selftaught.errors import ConfigError
@@ -24,6 +24,8 @@ PLACES = {"Ola": "Lima", "Bex": "Rome"}
 @pytest.fixture(autouse=True)
 def no_models(monkeypatch: pytest.MonkeyPatch) -> None:
     made_up.install(monkeypatch.setattr)
+    monkeypatch.setattr(module, "room_of", lambda *words: None)
+    monkeypatch.setattr(module, "fitted", lambda rows, *words: (rows, []))
 
 
 @pytest.fixture
@@ -62,7 +64,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
         found.append([record.path for record in asking.records])
         return [], {}
 
-    monkeypatch.setattr(module, "_made", noted)
+    monkeypatch.setattr(module, "made_questions", noted)
     return found
 
 
@@ -110,7 +112,7 @@ def test_without_a_generator_a_skill_has_general_requests(
 ) -> None:
     forms = []
     monkeypatch.setattr(
-        module, "_made", lambda asking, *words: (forms.append(asking.config.questions.form), ([], {}))[1]
+        module, "made_questions", lambda asking, *words: (forms.append(asking.config.questions.form), ([], {}))[1]
     )
     documents_skill(workspace, "a", folder, LearnConfig(), generator="none")
     documents_skill(workspace, "a", folder, LearnConfig())

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from selftaught.errors import ConfigError, DataError
-from selftaught.evaluation import paper_scorers
+from selftaught.evaluation import chat
 from selftaught.evaluation.paper_scorers import judge, science, tools
 from selftaught.evaluation.scorers import check_scorers, score
 from selftaught.types import Example, Message, Scorer
@@ -154,7 +154,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     monkeypatch.setenv("SELFTAUGHT_JUDGE_URL", found.url)
     monkeypatch.setenv("SELFTAUGHT_JUDGE_MODEL", "small-judge")
     monkeypatch.delenv("SELFTAUGHT_JUDGE_KEY", raising=False)
-    monkeypatch.setattr(paper_scorers.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(chat.time, "sleep", lambda seconds: None)
     yield found
     found.server.shutdown()
     thread.join()

@@ -17,9 +17,9 @@ from selftaught.data import load_examples
 from selftaught.data.documents import Piece
 from selftaught.errors import DataError
 from selftaught.evaluation.scorers import check_scorers
-from selftaught.questions import QUESTIONS_FILE, REJECTED_FILE, make_questions
+from selftaught.questions import QUESTIONS_FILE, REJECTED_FILE
 from selftaught.questions.checking import ENOUGH, KNOWN, NOT_A_QUESTION, UNSURE
-from selftaught.questions.making import PARTS, PIECES_AT_ONCE, Making
+from selftaught.questions.making import PIECES_AT_ONCE, Making, collect_questions, make_parts
 from selftaught.questions.writing import OPENERS
 
 Row = dict[str, Any]
@@ -47,7 +47,8 @@ def make(
     pieces = mills() if pieces is None else pieces
     writer, learner = writer or Scripted(good), learner or Scripted(ignorant)
     config = QuestionConfig(**{"samples": 3, "wordings": 2, "neighbours": 40, **settings})
-    return make_questions(lambda: pieces, writer, learner, config, folder, seed, watch)
+    make_parts(lambda: pieces, writer, learner, config, folder, seed, watch=watch)
+    return collect_questions(lambda: pieces, writer.name, config, folder, seed)
 
 
 def rows(folder: Path, name: str = QUESTIONS_FILE) -> list[Row]:
@@ -289,11 +290,6 @@ def test_what_was_made_otherwise_is_made_again(changes: dict[str, Any], tmp_path
     learner = Scripted(ignorant)
     make(tmp_path, learner=learner, **changes)
     assert {mill_of(asked) for asked in learner.asked} == set(range(len(mills())))
-
-
-def test_nothing_but_the_two_files_is_left(made: Path) -> None:
-    assert sorted(path.name for path in made.iterdir()) == sorted([QUESTIONS_FILE, REJECTED_FILE])
-    assert not (made / PARTS).exists()
 
 
 def test_progress_tells_how_far_it_is(tmp_path: Path) -> None:

@@ -14,10 +14,11 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
+from selftaught.addresses import KEY_VARIABLES
 from selftaught.errors import ConfigError, ModelError, TrainingError
 from selftaught.models.load import LanguageModel, load_model
 from selftaught.questions import open_writer, writers
-from selftaught.questions.writers import KEY_VARIABLES, AddressWriter, LocalWriter
+from selftaught.questions.writers import AddressWriter, LocalWriter
 from selftaught.rollout.sampler import Completion
 from selftaught.types import Message
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from selftaught.reports.reading import documents_lines
+from selftaught.reports.reading import contexts_line, documents_lines
 
 
 def record(path: str, status: str = "read", note: str = "", pieces: int = 0) -> dict[str, Any]:
@@ -48,3 +48,11 @@ def test_of_many_files_every_status_keeps_its_place_and_all_are_counted() -> Non
 
 def test_one_file() -> None:
     assert documents_lines([record("a.txt", pieces=1)]) == ["Documents: 1 read; 10 words in 1 piece."]
+
+
+def test_documents_that_are_not_shown_whole_are_named_with_how_much_is_shown() -> None:
+    cut = [{"id": f"r{n}", "shown": n, "pieces": 9} for n in range(1, 6)]
+    said = "longer than a prompt may be, and shown in the pieces that fit best: r1 (1 of 9)"
+    assert contexts_line([]) == ""
+    assert contexts_line(cut[:1]) == f"1 row's document is {said}"
+    assert contexts_line(cut) == f"5 rows' documents are {said}, r2 (2 of 9), r3 (3 of 9) and 2 more"

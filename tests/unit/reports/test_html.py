@@ -169,3 +169,27 @@ def test_reports_need_no_torch_and_import_nothing_heavy() -> None:
         "assert not heavy, heavy"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_of_documents_it_says_what_was_not_scored_judged_and_shown_in_part() -> None:
+    report = sample.quickstart()
+    grades = {
+        "direct": {"strict": 0.5, "lenient": 0.75},
+        "indirect": {"strict": None, "lenient": None, "not_scored": 7},
+    }
+    agreement = {"n": 40, "share": 0.9, "kappa": 0.61}
+    report |= {
+        "knowledge": {run["name"]: grades for run in report["runs"]},
+        "judge": {
+            "name": "http://h/v1#m",
+            "answers": 60,
+            "unreadable": 0,
+            "agreement": {"strict": agreement, "lenient": agreement},
+        },
+        "documents": [{"path": "a.txt", "status": "read", "note": "", "num_words": 9, "num_pieces": 1}],
+        "contexts": [{"id": "own", "shown": 2, "pieces": 5}],
+    }
+    page = render_html(report)
+    assert page.count("not scored") == 2 * len(report["runs"])
+    for said in ("http://h/v1#m judged 60 answers", "90% strict (kappa 0.61)", "own (2 of 5)", "28 indirect"):
+        assert said in page

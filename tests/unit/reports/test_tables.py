@@ -110,3 +110,18 @@ def test_strict_and_lenient_stand_beside_each_other() -> None:
     with console.capture() as shown:
         console.print(knowledge_table(report, 80))
     assert "25% / 50%" in shown.get()
+
+
+@pytest.mark.parametrize(("width", "others"), [(80, 3), (44, 1), (20, 0)])
+def test_where_room_is_short_the_taught_questions_stay(width: int, others: int) -> None:
+    groups = ("taught", "reworded", "telling", "neighbour")
+    grades = {group: {"strict": 0.25, "lenient": 0.5} for group in groups} | {
+        "telling": {"strict": None, "lenient": None}
+    }
+    run = {"name": "sdft", "label": "SDFT", "accuracy": {group: {"value": 1.0} for group in groups}}
+    console = Console(width=120)
+    with console.capture() as shown:
+        console.print(knowledge_table({"runs": [run], "data": {}, "knowledge": {"sdft": grades}}, width))
+    found = shown.get()
+    assert [group in found for group in groups] == [True] + [True] * others + [False] * (3 - others)
+    assert ("not scored" in found) is (others > 1)

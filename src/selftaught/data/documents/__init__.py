@@ -6,7 +6,7 @@ for piece in pieces_of(store, records): ...
 changes(before, records)
 """
 
-from selftaught.data.documents.reading import MAX_WORDS, read_documents
+from selftaught.data.documents.reading import MAX_WORDS, cut_text, read_documents
 from selftaught.data.documents.store import changes, load_records, pieces_of
 from selftaught.data.documents.types import Change, DocumentRecord, Piece, Progress, Status, Watch
 
@@ -19,6 +19,7 @@ __all__ = [
     "Status",
     "Watch",
     "changes",
+    "cut_text",
     "load_records",
     "pieces_of",
     "read_documents",

@@ -85,7 +85,7 @@ def _count(path: Path, encoding: str) -> tuple[int, int]:
     num_wrong = num_others = 0
     for text in _decoded(path, encoding):
         if "\0" in text:
-            raise DataError("no text file: it holds NUL characters")
+            raise DataError("no text file: it holds NUL characters; rename it as what it is, or save it as text")
         wrong = text.count(_WRONG)
         num_wrong += wrong
         num_others += 0 if text.isascii() else len(text) - len(text.encode("ascii", "ignore")) - wrong
@@ -116,7 +116,7 @@ def _utf16_without_mark(start: bytes) -> str:
         return "utf-16-le"
     if 2 * even > len(start[::2]) and not odd:
         return "utf-16-be"
-    raise DataError("no text file: it holds NUL characters")
+    raise DataError("no text file: it holds NUL characters; rename it as what it is, or save it as text")
 
 
 def _is_usable(declared: str) -> bool:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 KEPT_PAGES = 10  # after so many, the objects that pypdf has read are let go
 MAX_HEADINGS = 10_000
+HEADER_WITHIN = 1024  # bytes, as readers have always been lenient
 
 Heading = tuple[int, str]  # level, title
 
@@ -52,7 +53,7 @@ def read_pdf(path: Path, contents: Contents) -> Iterator[Block]:
                 yield from paragraphs.joined(block)
         yield from paragraphs.rest()
         if len(contents.failed_pages) == contents.num_pages:
-            raise DataError(contents.remarks[0] if contents.remarks else "it has no pages")
+            raise DataError(contents.remarks[0] if contents.remarks else "it has no pages; save it again")
 
 
 def _opened(file: BinaryIO, contents: Contents) -> PdfReader:
@@ -67,6 +68,9 @@ def _opened(file: BinaryIO, contents: Contents) -> PdfReader:
     except DataError:
         raise
     except Exception as error:  # a damaged file makes pypdf raise nearly anything
+        file.seek(0)
+        if b"%PDF-" not in file.read(HEADER_WITHIN):
+            raise DataError("no PDF, whatever it is called; rename it as what it is, or save it as PDF") from error
         raise DataError(f"not readable as PDF ({one_line(error)}); save it again") from error
     return reader
 
@@ -86,7 +90,7 @@ def _text_of_page(reader: PdfReader, number: int, contents: Contents) -> str:
             return reader.pages[number - 1].extract_text().translate(_LIGATURES)
     except Exception as error:
         contents.failed_pages.append(number)
-        contents.remark(f"a page cannot be read ({one_line(error)})")
+        contents.remark(f"a page cannot be read ({one_line(error)}); save the file again")
         return ""
 
 

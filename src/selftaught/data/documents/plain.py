@@ -26,17 +26,22 @@ _FRONT_TITLE = re.compile(r"title:[ \t]*([\"']?)(.+?)\1[ \t]*")
 def read_text(path: Path, contents: Contents) -> Iterator[Block]:
     """Paragraphs, which blank lines part."""
     with open_text(path, contents) as file:
-        lines: list[str] = []
-        size = 0
-        for line in file:
-            if line.strip():
-                lines.append(line.rstrip("\n"))
-                size += len(line)
-            if lines and (not line.strip() or size > MAX_BLOCK):
-                yield _paragraph(lines)
-                lines, size = [], 0
-        if lines:
+        yield from paragraphs(file)
+
+
+def paragraphs(source: Iterable[str]) -> Iterator[Block]:
+    """The paragraphs of lines."""
+    lines: list[str] = []
+    size = 0
+    for line in source:
+        if line.strip():
+            lines.append(line.rstrip("\n"))
+            size += len(line)
+        if lines and (not line.strip() or size > MAX_BLOCK):
             yield _paragraph(lines)
+            lines, size = [], 0
+    if lines:
+        yield _paragraph(lines)
 
 
 def _paragraph(lines: list[str]) -> Block:

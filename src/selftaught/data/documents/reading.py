@@ -9,8 +9,9 @@ from contextlib import closing
 from pathlib import Path
 
 from selftaught import files
-from selftaught.data.documents.blocks import Block, Contents, PasswordNeeded
+from selftaught.data.documents.blocks import Block, Contents, PasswordNeeded, cleaned
 from selftaught.data.documents.cut import cut
+from selftaught.data.documents.plain import paragraphs
 from selftaught.data.documents.readers import FORMATS, format_of, read_blocks
 from selftaught.data.documents.store import READ, VERSION, Reading, Store
 from selftaught.data.documents.types import DocumentRecord, Progress, Status, Watch
@@ -62,6 +63,12 @@ def read_documents(
             raise DataError(f"{path}: {_nothing(path, session.records)}")
         session.store.write_records(session.records)
     return session.records
+
+
+def cut_text(text: str, max_words: int = MAX_WORDS) -> list[str]:
+    """A text in pieces, cut as the documents are."""
+    blocks = (clean for block in paragraphs(text.splitlines()) if (clean := cleaned(block)) is not None)
+    return [piece.text for piece in cut(blocks, max_words)]
 
 
 def _nothing(path: Path, records: list[DocumentRecord]) -> str:
@@ -203,7 +210,7 @@ def _note(num_pieces: int, contents: Contents) -> str:
     """What a person should know, in one line."""
     parts = [] if num_pieces or contents.blank_pages else [NO_TEXT]
     if contents.blank_pages:
-        parts.append(f"no text on {_ranges(contents.blank_pages)} (scanned or empty)")
+        parts.append(f"no text on {_ranges(contents.blank_pages)} (empty, or scanned: run OCR)")
     if contents.failed_pages:
         parts.append(f"{_ranges(contents.failed_pages)} unreadable")
     return "; ".join([*parts, *contents.remarks])

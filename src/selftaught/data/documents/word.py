@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 MAX_UNPACKED = 1 << 30  # bytes; a small file can unpack to more than the memory holds
 
 _OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"  # how old Word files begin, and encrypted new ones
+_ZIP = b"PK"  # how new ones do
 _W = "{http://schemas.openxmlformats.org/wordprocessingml/2006/main}"
 _TEXTS = (f"{_W}t", "{http://schemas.openxmlformats.org/officeDocument/2006/math}t")
 _UNSEEN = (
@@ -61,8 +62,8 @@ def _opened(path: Path) -> Document:
 
 def _check(path: Path) -> None:
     with path.open("rb") as file:
-        is_ole = file.read(len(_OLE)) == _OLE
-    if is_ole:
+        start = file.read(len(_OLE))
+    if start == _OLE:
         if "EncryptedPackage".encode("utf-16-le") in path.read_bytes():
             raise PasswordNeeded("opens only with a password; save a copy without one")
         raise DataError("an old Word document (.doc) under a new name; save it as .docx")
@@ -70,7 +71,11 @@ def _check(path: Path) -> None:
         with zipfile.ZipFile(path) as archive:
             size = sum(member.file_size for member in archive.infolist())
     except zipfile.BadZipFile as error:
-        raise DataError(f"not readable as a Word document ({one_line(error)}); save it again") from error
+        if not start.startswith(_ZIP):
+            raise DataError(
+                "no Word document, whatever it is called; rename it as what it is, or save it as .docx"
+            ) from error
+        raise DataError("a Word document that is cut off or damaged; copy it again, or save it again") from error
     if size > MAX_UNPACKED:
         raise DataError(f"unpacks to more than {MAX_UNPACKED >> 30} GiB; divide it")
 

@@ -71,10 +71,12 @@ def write_pdf(path: Path, pages: Sequence[Sequence[str] | None], title: str = ""
     return path
 
 
-def write_locked_pdf(path: Path, pages: Sequence[Sequence[str] | None], user_password: str) -> Path:
-    """Writes a PDF that is encrypted (RC4, which needs no further library)."""
+def write_locked_pdf(
+    path: Path, pages: Sequence[Sequence[str] | None], user_password: str, algorithm: str = "RC4-128"
+) -> Path:
+    """Writes a PDF that is encrypted."""
     writer = PdfWriter(clone_from=PdfReader(io.BytesIO(pdf_bytes(pages))))
-    writer.encrypt(user_password, "the owner's", algorithm="RC4-128")
+    writer.encrypt(user_password, "the owner's", algorithm=algorithm)
     path.write_bytes(_written(writer))
     return path
 

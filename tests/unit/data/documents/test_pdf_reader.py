@@ -157,6 +157,19 @@ def test_a_file_that_only_its_owner_may_change_is_read(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize("algorithm", ["AES-128", "AES-256"])
+def test_a_password_is_needed_for_aes_too(algorithm: str, tmp_path: Path) -> None:
+    with pytest.raises(PasswordNeeded, match="opens only with a password"):
+        blocks_of(write_locked_pdf(tmp_path / "a.pdf", [["secret"]], "sesame", algorithm))
+
+
+@pytest.mark.parametrize("content", ["I am a text file.", "<html><body>Hello</body></html>", "{}" * 1000])
+def test_what_is_only_called_a_pdf_is_said_to_be_none(content: str, tmp_path: Path) -> None:
+    (tmp_path / "a.pdf").write_text(content, encoding="utf-8")
+    with pytest.raises(DataError, match=r"^no PDF, whatever it is called; rename it as what it is, or save it as PDF$"):
+        blocks_of(tmp_path / "a.pdf")
+
+
 def test_encryption_by_aes_without_a_password_is_read(tmp_path: Path) -> None:
     path = tmp_path / "a.pdf"
     path.write_bytes(zlib.decompress(base64.b64decode(AES)))
@@ -180,7 +193,8 @@ def test_damage_is_one_line_that_says_why(tmp_path: Path, data: bytes, capsys: p
     path.write_bytes(data)
     with pytest.raises(DataError) as caught:
         blocks_of(path)
-    assert str(caught.value).startswith("not readable as PDF (") or str(caught.value) == "it has no pages"
+    told = ("not readable as PDF (", "it has no pages; save it again", "no PDF, whatever it is called; ")
+    assert str(caught.value).startswith(told)
     assert "\n" not in str(caught.value)
     assert capsys.readouterr() == ("", "")
 
@@ -201,7 +215,7 @@ def test_if_no_page_can_be_read_the_reason_is_the_first_ones(tmp_path: Path, mon
         raise KeyError("no\nfont")
 
     monkeypatch.setattr(PageObject, "extract_text", fail)
-    with pytest.raises(DataError, match=r"^a page cannot be read \('no\\nfont'\)$"):
+    with pytest.raises(DataError, match=r"^a page cannot be read \('no\\nfont'\); save the file again$"):
         blocks_of(write_pdf(tmp_path / "a.pdf", [["text"], ["text"]]))
 
 

@@ -102,9 +102,9 @@ def test_each_file_has_a_record_whatever_became_of_it(folder: Path, shelf: Path)
     records = read_documents(folder, shelf)
     assert [(record.path, record.format, record.status, record.pages, record.note) for record in records] == [
         ("a.md", "markdown", "read", None, ""),
-        ("b.pdf", "pdf", "partly", 5, "no text on pages 2–3, 5 (scanned or empty)"),
+        ("b.pdf", "pdf", "partly", 5, "no text on pages 2–3, 5 (empty, or scanned: run OCR)"),
         ("c.pdf", "pdf", "password", None, "opens only with a password; save a copy without one"),
-        ("d.pdf", "pdf", "empty", 2, "no text on pages 1–2 (scanned or empty)"),
+        ("d.pdf", "pdf", "empty", 2, "no text on pages 1–2 (empty, or scanned: run OCR)"),
         ("e.pdf", "pdf", "unreadable", None, "not readable as PDF (Stream has ended unexpectedly); save it again"),
         ("f.txt", "text", "empty", None, "holds no text"),
         ("g.txt", "text", "empty", None, "holds no text"),
@@ -415,7 +415,7 @@ def test_nothing_to_read_is_an_error(folder: Path, shelf: Path) -> None:
     write(folder, "c.txt", "")
     assert problem(folder, shelf) == (
         "none of its files can be read (1 unsupported, 1 unreadable, 1 empty); "
-        "first b.pdf: not readable as PDF (Stream has ended unexpectedly); save it again"
+        "first b.pdf: no PDF, whatever it is called; rename it as what it is, or save it as PDF"
     )
     assert problem(folder / "c.txt", shelf) == "holds no text"
     assert load_records(shelf) == []

@@ -221,9 +221,17 @@ def test_damage_is_one_line_that_says_why(tmp_path: Path) -> None:
     whole = written(tmp_path, lambda document: None).read_bytes()
     with zipfile.ZipFile(tmp_path / "a.docx", "w") as archive:
         archive.writestr("other.xml", "<a/>")
-    for data in (b"PK no zip", whole[:-200], (tmp_path / "a.docx").read_bytes()):
+    none = r"no Word document, whatever it is called; rename it as what it is, or save it as \.docx"
+    told = {
+        b"PK no zip": r"a Word document that is cut off or damaged; copy it again, or save it again",
+        whole[:-200]: r"a Word document that is cut off or damaged; copy it again, or save it again",
+        (tmp_path / "a.docx").read_bytes(): r"not readable as a Word document \(.*\); save it again",
+        b"I am a text.": none,
+        rb"{\rtf1 I am another}": none,
+    }
+    for data, note in told.items():
         (tmp_path / "b.docx").write_bytes(data)
-        with pytest.raises(DataError, match=r"^not readable as a Word document \(.*\); save it again$"):
+        with pytest.raises(DataError, match=f"^{note}$"):
             blocks_of(tmp_path / "b.docx")
 
 
