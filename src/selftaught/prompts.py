@@ -2,7 +2,7 @@
 
 The student sees the row's prompt. The teacher sees the same conversation with its last user turn
 rewritten by a template to hold the demonstration (and the document, where the row has one), or what a user said to
-an earlier answer. A template itself be several turns: a line `[assistant]` or `[user]` begins the next one.
+an earlier answer. A template may itself be several turns: a line `[assistant]` or `[user]` begins the next one.
 """
 
 from __future__ import annotations

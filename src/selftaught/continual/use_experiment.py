@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any
@@ -35,7 +35,7 @@ from selftaught.continual.workspace_config import InteractionsConfig
 from selftaught.data import data_hash
 from selftaught.data.rows import to_json_lines
 from selftaught.errors import ConfigError
-from selftaught.files import write_text
+from selftaught.files import read_json, write_json, write_text
 from selftaught.interactions import Interaction, Interactions
 from selftaught.interactions.store import utc
 from selftaught.types import Example, Message
@@ -43,7 +43,7 @@ from selftaught.types import Example, Message
 METHODS = ("sdft", "sft")
 LABELS = {"sdft": "SDFT", "sft": "SFT"}
 ANSWER_TOKENS = 48  # the longest wanted answer has about 30
-KEY, STORE_FILE, ROWS_FILE = "local", "interactions.db", "rows.jsonl"
+KEY, STORE_FILE, ROWS_FILE, HEARD_FILE = "local", "interactions.db", "rows.jsonl", "heard.json"
 
 
 class UseConfig(Config):
@@ -156,26 +156,27 @@ def _chain(plan: _Plan, folder: Path, method: str, seed: int) -> list[dict[str, 
         stage = folder / str(lesson)
         heard = _talk(plan, store, model, lesson, stage, folder.name)
         rows, left_out = _rows(plan, store, model, config, stage, folder.name)
+        taught = {row.prompt for row in rows}
         job = Job(
             f"{folder.name}/{lesson}",
             f"{METHOD_LABELS[config.method]} seed {seed}, lesson {lesson}",
             model,
-            config,
+            config if rows else None,  # with nothing to correct, nothing is taught
             rows,
             plan.suites,
             origin=plan.base,
-            rehearse=tuple(learned),
+            rehearse=tuple(row for row in learned if row.prompt not in taught),
         )
         (record,) = run_jobs([(job, stage / "lesson")], plan.watch, plan.processes)
-        records.append({**record, "heard": {**heard, "rows": len(rows), "left_out": left_out}})
+        write_json(stage / HEARD_FILE, {**heard, "rows": len(rows), "left_out": left_out})
         learned += rows
-        if lesson > 1:
-            for weights in (MODEL_FOLDER, ADAPTER_FOLDER):  # as large as the base
-                shutil.rmtree(folder / str(lesson - 1) / "lesson" / weights, ignore_errors=True)
-        model = str(stage / "lesson" / MODEL_FOLDER)
-        write_text(stage / "heard.json", _json(records[-1]["heard"]))
+        if rows:
+            if model != plan.base:
+                for weights in (MODEL_FOLDER, ADAPTER_FOLDER):  # as large as the base
+                    shutil.rmtree(Path(model).parent / weights, ignore_errors=True)
+            model = str(stage / "lesson" / MODEL_FOLDER)
     store.close()
-    return records
+    return _finished_chain(folder, plan.recipe.lessons)
 
 
 def _talk(plan: _Plan, store: Interactions, model: str, lesson: int, stage: Path, chain: str) -> dict[str, int]:
@@ -209,10 +210,8 @@ def _rows(
 ) -> tuple[tuple[Example, ...], dict[str, int]]:
     """What is taught of what was said, as `learn --interactions` chooses it; and why the rest is not."""
     found = sort_feedback(store.feedback(), InteractionsConfig())
-    job = lift_job(found.chosen, model, config, ANSWER_TOKENS)
-    (record,) = run_jobs(
-        [(Job(**{**vars(job), "name": f"{chain}/{stage.name}"}), stage / "lift")], plan.watch, plan.processes
-    )
+    job = replace(lift_job(found.chosen, model, config, ANSWER_TOKENS), name=f"{chain}/{stage.name}")
+    (record,) = run_jobs([(job, stage / "lift")], plan.watch, plan.processes)
     chosen = judged(found.chosen, record["suites"], found)
     store.set_state([id for one in chosen for id in one.feedback], "learned")
     store.set_state(list(found.left_out), "rejected")
@@ -227,9 +226,7 @@ def _finished_chain(folder: Path, lessons: int) -> list[Any]:
 
 
 def _finished_lesson(stage: Path) -> dict[str, Any] | None:
-    from selftaught.files import read_json
-
-    record, heard = finished(stage / "lesson"), stage / "heard.json"
+    record, heard = finished(stage / "lesson"), stage / HEARD_FILE
     return None if record is None or not heard.is_file() else {**record, "heard": read_json(heard)}
 
 
@@ -264,18 +261,12 @@ def _report(
 
 def _marked(plan: _Plan, record: Mapping[str, Any]) -> dict[str, Any]:
     """A record with, for each question asked again, whether the fact and the sign-off were there."""
-    results = record["suites"]["asked again"]["results"]
+    said = [result["completion"] for result in record["suites"]["asked again"]["results"]]
     marks = [
-        {"fact": plan.user.knows(fact, said["completion"]), "signed": plan.user.signs_off(said["completion"]), **said}
-        for fact, said in zip(plan.facts, results, strict=True)
+        {"fact": plan.user.knows(fact, text), "signed": plan.user.signs_off(text), "completion": text}
+        for fact, text in zip(plan.facts, said, strict=True)
     ]
     return {**record, "again": marks}
-
-
-def _json(value: Any) -> str:
-    import json
-
-    return json.dumps(value, indent=2) + "\n"
 
 
 def job_labels(seeds: Sequence[int] | None, overrides: Sequence[str] = ()) -> dict[str, str]:
