@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import re
 import tempfile
+import time
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from selftaught.config import LearnConfig
-from selftaught.continual.jobs import Watch, run_jobs
+from selftaught.continual.jobs import Event, Watch, run_jobs
 from selftaught.continual.lesson import Lesson, teach
 from selftaught.continual.registry import add_skill
-from selftaught.continual.use_rows import WAITING, Candidate, Pairs, Prompt, Sorted, judged, lift_job, sort_feedback
-from selftaught.continual.use_rows import test_rows as rows_to_ask
+from selftaught.continual.use_rows import WAITING, Candidate, Prompt, Sorted, judged, lift_job, rows_to_ask
+from selftaught.continual.use_rows import sort_feedback as sorted_feedback
 from selftaught.continual.workspace import Workspace
-from selftaught.errors import ConfigError, DataError
+from selftaught.errors import DataError
 from selftaught.ledger.records import Skill
 
 SOURCE = "use"  # of skills that were made here
@@ -47,7 +48,7 @@ def learn_from_use(
     """Teaches HEAD what was said of its answers since the last lesson, if that is enough for a lesson.
 
     An interrupted lesson goes on where it was. Feedback is marked as learned once the version that learned it is HEAD,
-    or HEAD descends from it; what the gate kept out is tried again with the next lesson.
+    or HEAD descends from it; what the gate kept out is tried again together with what is new.
 
     Args:
         workspace: where.
@@ -60,30 +61,25 @@ def learn_from_use(
     """
     config = config or workspace.config.learn_config({}, ())
     settle(workspace)
-    skill = _unfinished(workspace)
-    counts = ""
+    skill, words = _unfinished(workspace), "goes on with a lesson that was interrupted"
     if skill is None:
-        found = _sorted(workspace)
-        skill, counts = _made(workspace, found, config, watch, processes)
+        skill, words = _made(workspace, config, watch, processes)
     if skill is None:
-        return FromUse(None, None, f"nothing to teach: {counts}")
+        return FromUse(None, None, f"nothing to teach: {words}")
     lesson = teach(workspace, skill.name, config, watch=watch, processes=processes)
     settle(workspace)
-    return FromUse(lesson, skill.name, counts or f"went on with {skill.name}")
+    return FromUse(lesson, skill.name, f"{skill.name}: {words}")
 
 
 def settle(workspace: Workspace) -> None:
     """Forgets what is past its time, and marks as learned what HEAD has learned, however it came to be HEAD."""
-    ledger, store = workspace.ledger, workspace.interactions()
-    try:
+    ledger = workspace.ledger
+    with closing(workspace.interactions()) as store:
         store.expire()
         learned = {version.skill for version in ledger.lineage(ledger.head())}
         ids = {id for skill in skills_from_use(workspace) if skill.name in learned for id in skill.card["feedback"]}
-        store.set_state(
-            [said.id for said, _ in store.feedback() if said.id in ids and said.state != "learned"], "learned"
-        )
-    finally:
-        store.close()
+        open_ones = [said.id for said, _ in store.feedback() if said.state != "learned"]
+        store.set_state([id for id in open_ones if id in ids], "learned")
 
 
 def skills_from_use(workspace: Workspace) -> list[Skill]:
@@ -98,13 +94,34 @@ def _unfinished(workspace: Workspace) -> Skill | None:
     return made[-1] if made and made[-1].name not in taught else None
 
 
-def _sorted(workspace: Workspace) -> Sorted:
-    store = workspace.interactions()
-    try:
-        pairs: Pairs = store.feedback()
-    finally:
-        store.close()
-    return sort_feedback(pairs, workspace.config.interactions, _asked(workspace))
+def _made(workspace: Workspace, config: LearnConfig, watch: Watch, processes: int) -> tuple[Skill | None, str]:
+    """A skill of the feedback, if there is enough that is new; and what became of the feedback, in words."""
+    made, settings = skills_from_use(workspace), workspace.config.interactions
+    with closing(workspace.interactions()) as store:
+        found = sorted_feedback(store.feedback(), settings, _asked(workspace))
+    tried = {id for skill in made for id in skill.card["feedback"]}
+    num_new = sum(not tried.issuperset(one.feedback) for one in found.chosen)
+    if num_new < settings.least_rows:
+        return None, _counted(found, num_new, settings.least_rows)
+    head = workspace.model_folder(workspace.ledger.head())
+    chosen = _lifted(workspace, _fitting(found, head, config), head, config, found, watch, processes)
+    _reject(workspace, found)
+    words = _counted(found, len(chosen), settings.least_rows)
+    if len(chosen) < settings.least_rows:
+        return None, words
+    skills = [workspace.rows(skill) for skill in workspace.ledger.skills()]
+    taught = {row.prompt for rows in skills for row in rows if row.split == "train"} | {
+        one.row.prompt for one in chosen
+    }
+    asked = [row for row in rows_to_ask(chosen) if row.prompt not in taught]
+    card = {
+        "title": f"what was said of {len(chosen)} answers",
+        "feedback": sorted(id for one in chosen for id in one.feedback),
+        "keys": len({one.key for one in chosen}),
+        "left_out": found.reasons(),
+    }
+    rows = [*(one.row for one in chosen), *asked]
+    return add_skill(workspace, f"use-{len(made) + 1}", rows, SOURCE, card), words
 
 
 def _asked(workspace: Workspace) -> Mapping[Prompt, str]:
@@ -114,36 +131,6 @@ def _asked(workspace: Workspace) -> Mapping[Prompt, str]:
     rows = {name: probe_bank(name).examples for name in FAMILIES}
     rows |= {skill.name: workspace.rows(skill) for skill in workspace.ledger.skills()}
     return {row.prompt: name for name, examples in rows.items() for row in examples if row.split != "train"}
-
-
-def _made(
-    workspace: Workspace, found: Sorted, config: LearnConfig, watch: Watch, processes: int
-) -> tuple[Skill | None, str]:
-    """A skill of the feedback, if there is enough that is new; and what became of the feedback, in words."""
-    tried = {id for skill in skills_from_use(workspace) for id in skill.card["feedback"]}
-    new = [one for one in found.chosen if not tried.issuperset(one.feedback)]
-    least = workspace.config.interactions.least_rows
-    if len(new) < least:
-        return None, _counted(found, len(new), least)
-    head = workspace.model_folder(workspace.ledger.head())
-    chosen = _lifted(workspace, _fitting(found, head, config), head, config, found, watch, processes)
-    _reject(workspace, found)
-    if len(chosen) < least:
-        return None, _counted(found, len(chosen), least)
-    taught = {
-        row.prompt for skill in workspace.ledger.skills() for row in workspace.rows(skill) if row.split == "train"
-    }
-    taught |= {one.row.prompt for one in chosen}
-    asked = [row for row in rows_to_ask(chosen) if row.prompt not in taught]
-    name = f"use-{len(skills_from_use(workspace)) + 1}"
-    card = {
-        "title": f"what was said of {len(chosen)} answers",
-        "feedback": sorted(id for one in chosen for id in one.feedback),
-        "keys": len({one.key for one in chosen}),
-        "left_out": found.reasons(),
-    }
-    skill = add_skill(workspace, name, [*(one.row for one in chosen), *asked], SOURCE, card)
-    return skill, _counted(found, len(chosen), least)
 
 
 def _fitting(found: Sorted, head: Path, config: LearnConfig) -> list[Candidate]:
@@ -195,13 +182,10 @@ def answer_limit(candidates: list[Candidate], model: Path) -> int:
 
 def _reject(workspace: Workspace, found: Sorted) -> None:
     """What was left out for good is not looked at again."""
-    store = workspace.interactions()
-    try:
+    with closing(workspace.interactions()) as store:
         there = {said.id for said, _ in store.feedback() if said.state != "learned"}
         final = [id for id, why in found.left_out.items() if why not in WAITING and id in there]
         store.set_state(final, "rejected")
-    finally:
-        store.close()
 
 
 def _counted(found: Sorted, rows: int, least: int) -> str:
@@ -214,30 +198,34 @@ def _counted(found: Sorted, rows: int, least: int) -> str:
 # --------------------------------------------------------------------------------------- as a service
 
 
-def seconds_of(text: str) -> float:
-    """A time as people write it, "90s", "30m", "24h" or "7d", in seconds.
+class Ended(Exception):
+    """Work was ended at a moment from which it can go on."""
 
-    Raises:
-        ConfigError: it is none.
-    """
-    found = re.fullmatch(r"(\d{1,9})([smhd])", text.strip())
-    if found is None or not int(found[1]):
-        raise ConfigError(f"{text!r}: write a time as a number and a unit: 90s, 30m, 24h or 7d")
-    return float(found[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[found[2]]
+
+def until(ended: Callable[[], bool], watch: Watch = lambda event: None) -> Watch:
+    """Watches work, and ends it (`Ended`) between two steps, or two suites of questions, once `ended` says so."""
+
+    def told(event: Event) -> None:
+        watch(event)
+        if ended():
+            raise Ended
+
+    return told
 
 
 def every(seconds: float, look: Callable[[], Any], wait: Callable[[float], bool]) -> None:
     """Looks now and then, until told to end.
 
     Args:
-        seconds: between the beginnings of two looks, or less where a look took long.
-        look: may take its time.
+        seconds: between the beginnings of two looks, or less where a look took longer.
+        look: may take its time, and may end with `Ended`.
         wait: waits for so many seconds, and tells whether to end.
     """
-    import time
-
     ended = False
     while not ended:
         started = time.monotonic()
-        look()
+        try:
+            look()
+        except Ended:
+            return
         ended = wait(max(0.0, seconds - (time.monotonic() - started)))

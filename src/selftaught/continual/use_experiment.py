@@ -144,14 +144,13 @@ def use_experiment(
 
 
 def _chain(plan: _Plan, folder: Path, method: str, seed: int) -> list[dict[str, Any]]:
-    """The lessons of one method and seed, one after another: of each its record, and what was heard before it."""
+    """The lessons of one method and seed, one after another: of each its record, with what was heard before it."""
     if all(done := _finished_chain(folder, plan.recipe.lessons)):
         return done
     for path in folder.glob(f"{STORE_FILE}*"):
         path.unlink()  # what was said is said again, from what the model answered
     config = plan.recipe.learn_config(method).model_copy(update={"seed": seed})
     store, model, learned = Interactions(folder / STORE_FILE), plan.base, list[Example]()
-    records = []
     for lesson in range(1, plan.recipe.lessons + 1):
         stage = folder / str(lesson)
         heard = _talk(plan, store, model, lesson, stage, folder.name)
@@ -167,7 +166,7 @@ def _chain(plan: _Plan, folder: Path, method: str, seed: int) -> list[dict[str, 
             origin=plan.base,
             rehearse=tuple(row for row in learned if row.prompt not in taught),
         )
-        (record,) = run_jobs([(job, stage / "lesson")], plan.watch, plan.processes)
+        run_jobs([(job, stage / "lesson")], plan.watch, plan.processes)
         write_json(stage / HEARD_FILE, {**heard, "rows": len(rows), "left_out": left_out})
         learned += rows
         if rows:

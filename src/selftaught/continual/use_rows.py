@@ -1,8 +1,8 @@
 """Feedback becomes rows to teach, or is left out for a reason.
 
-A correction is a demonstration. Free text, or the user's next message, is the teacher's context: it is shown the prompt,
-the answer and what was said to it. Either is only ever shown with the prompt that it was given for, so whatever a text
-says can change the answer to that prompt and no other. Thumbs teach nothing.
+A correction is a demonstration. Free text, or the user's next message, is the teacher's context: it is shown the
+prompt, the answer and what was said to it. Either is only ever shown with the prompt that it was given for, so whatever
+a text says is taught as an answer to that prompt and to no other. Thumbs teach nothing.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from selftaught.continual.workspace_config import InteractionsConfig
 from selftaught.data.rows import from_json_lines, to_json_lines
 from selftaught.errors import SelftaughtError
 from selftaught.interactions import Feedback, Interaction
-from selftaught.interactions.records import THUMBS
+from selftaught.interactions.records import THUMBS, Kind
 from selftaught.types import Example, Message
-from selftaught.words import words
+from selftaught.words import added, content_words, words
 
 Pairs = Sequence[tuple[Feedback, Interaction]]
 Prompt = tuple[Message, ...]
@@ -30,6 +30,7 @@ CONFLICT = "another key says something else of the same prompt; approve or rejec
 TOO_MANY = "its key has its share of this lesson; it waits for the next"
 KNOWN = "the model already answers so"
 NO_LIFT = "shown to the model, it does not change the answer"
+NOT_ABOUT_IT = "shown the user's next message, the model's answer takes up nothing of it"
 NOT_FOLLOWED = "shown the correction, the model does not say it"
 WAITING = (CONFLICT, TOO_MANY)  # all other reasons are final
 
@@ -41,12 +42,14 @@ class Candidate:
     Attributes:
         row: of split "train".
         key: whose it is.
+        kind: of the feedback.
         feedback: ids of all feedback that says the same.
         approved: whether a person has approved it.
     """
 
     row: Example
     key: str
+    kind: Kind
     feedback: tuple[int, ...]
     approved: bool
 
@@ -113,7 +116,7 @@ def _candidate(said: Feedback, about: Interaction) -> Candidate:
         row = replace(row, demonstration=said.text)
     else:  # what is to be said is not known yet: `judged` puts it in
         row = replace(row, demonstration=said.text, said=about.completion.strip() or None, feedback=said.text)
-    return Candidate(row, said.key, (said.id,), said.state == "approved")
+    return Candidate(row, said.key, said.kind, (said.id,), said.state == "approved")
 
 
 def _settled(candidates: Sequence[Candidate], found: Sorted) -> Candidate | None:
@@ -139,7 +142,7 @@ def _settled(candidates: Sequence[Candidate], found: Sorted) -> Candidate | None
 
 
 def _within_share(candidates: Sequence[Candidate], share: float, found: Sorted) -> list[Candidate]:
-    """At most so many of each key, the oldest first, that none has more than its share of what is left; at least one."""
+    """At most so many of each key, the oldest first, that none has more than its share of what is left."""
     totals = Counter(one.key for one in candidates)
     if len(totals) < 2:
         return list(candidates)
@@ -190,24 +193,32 @@ def judged(candidates: Sequence[Candidate], suites: Mapping[str, Any], found: So
         found: takes the reasons.
     """
     chosen = []
-    answers = (suites[name]["results"] for name in ("plain", "shown"))
-    for one, plain, shown in zip(candidates, *answers, strict=True):
-        before, after = words(plain["completion"]), words(shown["completion"])
-        if one.row.feedback is None:
-            why = KNOWN if before == words(one.row.demonstration or "") else None
-            why = why or (None if shown["correct"] else NOT_FOLLOWED)
-        else:
-            why = NO_LIFT if before == after or not after else None
-        if why is not None:
+    plain, shown = (suites[name]["results"] for name in ("plain", "shown"))
+    for one, before, after in zip(candidates, plain, shown, strict=True):
+        if (why := _no_lift(one, before, after)) is not None:
             found.leave_out([one], why)
         elif one.row.feedback is None:
             chosen.append(one)
         else:
-            chosen.append(replace(one, row=replace(one.row, demonstration=shown["completion"].strip())))
+            chosen.append(replace(one, row=replace(one.row, demonstration=after["completion"].strip())))
     return chosen
 
 
-def test_rows(candidates: Sequence[Candidate]) -> list[Example]:
+def _no_lift(one: Candidate, before: Mapping[str, Any], after: Mapping[str, Any]) -> str | None:
+    """Why what was said changes nothing for the better, if so."""
+    plain, shown = before["completion"], after["completion"]
+    if one.row.feedback is None:
+        if words(plain) == words(one.row.demonstration or ""):
+            return KNOWN
+        return None if after["correct"] else NOT_FOLLOWED
+    if words(plain) == words(shown) or not words(shown):
+        return NO_LIFT
+    # A next message may be thanks, or another question: nobody said that it is about the answer.
+    new = added(shown, f"{one.row.question} {plain} {one.row.said or ''}")
+    return NOT_ABOUT_IT if one.kind == "follow_up" and not new & content_words(one.row.feedback) else None
+
+
+def rows_to_ask(candidates: Sequence[Candidate]) -> list[Example]:
     """What the gate asks: each prompt in other words, and whether the answer is what was to be learned."""
     rows = []
     for one in candidates:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
@@ -135,7 +136,7 @@ def _summary(
         "signed": [estimate(one[SIGNED]) for one in after],
         "probes": {name: _probe(draws, after, [name]) for name in families},
         "probe_mean": _probe(draws, after, families) if families else None,
-        "drift_nats": None if None in sum(drifts, []) else [over_few(values) for values in drifts],
+        "drift_nats": None if any(None in values for values in drifts) else [over_few(values) for values in drifts],
         "heard": [_heard([chain[place]["heard"] for chain in chains.values()]) for place in range(num)],
         **{cost: sum(record[cost] or 0 for record in records) / len(chains) for cost in COSTS},
     }
@@ -213,7 +214,7 @@ def _checks(report: Mapping[str, Any]) -> list[dict[str, Any]]:
     ours = report["summary"][0]
     before, last = report["base"]["needs"]["value"], ours["needs"][-1]
     path = [before, *(one["value"] for one in ours["needs"])]
-    falls = all(after < earlier for earlier, after in zip(path, path[1:], strict=False))
+    falls = all(after < earlier for earlier, after in pairwise(path))
     rows = [
         (f"{ours['label']}'s answers that need correction", "fewer after every lesson",
          f"{_path(path)} ({interval(last)})", falls)

@@ -7,8 +7,8 @@ from typing import Any
 
 from selftaught.reports.charts import run_styles
 from selftaught.reports.drawing import Style
-from selftaught.reports.page import Row, answer_text, facts, mark_best, render, settings, spaced
 from selftaught.reports.page import Cell as TableCell
+from selftaught.reports.page import Row, answer_text, facts, mark_best, render, settings, spaced
 from selftaught.reports.sequence_charts import Series, drift_chart, share_chart
 from selftaught.reports.sequence_html import NO_DRIFT, cost_row, drift_row, each, fallen_row, share_row
 from selftaught.reports.tables import NOTHING, duration, ended_itself, percent, points
@@ -69,8 +69,9 @@ def _comparison(report: Report, pair: Mapping[str, Any]) -> str:
         f"{ours}'s answers need correction than of {theirs}'s ({points(more['low'])} to {points(more['high'])})"
     )
     if kept is not None:
+        side = "above" if kept["value"] >= 0 else "below"
         text += (
-            f"; on the probes {ours} is {points(abs(kept['value']))} points {'above' if kept['value'] >= 0 else 'below'} "
+            f"; on the probes {ours} is {points(abs(kept['value']))} points {side} "
             f"({points(kept['low'])} to {points(kept['high'])})"
         )
     return f"{text}."
@@ -90,7 +91,9 @@ def _sections(report: Report) -> list[dict[str, Any]]:
         for name, before in base["probes"].items()
     ]
     if base["probe_mean"] is not None:
-        moved.append(fallen_row(Row("Mean of these", "each counts once"), base["probe_mean"], each(summary, "probe_mean")))
+        moved.append(
+            fallen_row(Row("Mean of these", "each counts once"), base["probe_mean"], each(summary, "probe_mean"))
+        )
     parts = [
         ("After the last lesson", wanted),
         ("Conversations that called for a correction", [_heard_row(report, n) for n in range(report["lessons"])]),
