@@ -106,7 +106,7 @@ def sort_feedback(feedback: Pairs, settings: InteractionsConfig, asked: Mapping[
             continue
         by_prompt[about.messages].append(candidate)
     settled = [one for candidates in by_prompt.values() if (one := _settled(candidates, found)) is not None]
-    found.chosen = _within_share(sorted(settled, key=lambda one: one.feedback[0]), settings.key_share, found)
+    found.chosen = _within_share(sorted(settled, key=lambda one: one.feedback[0]), settings, found)
     return found
 
 
@@ -141,13 +141,16 @@ def _settled(candidates: Sequence[Candidate], found: Sorted) -> Candidate | None
     return replace(next(iter(last.values())), feedback=ids)
 
 
-def _within_share(candidates: Sequence[Candidate], share: float, found: Sorted) -> list[Candidate]:
-    """At most so many of each key, the oldest first, that none has more than its share of what is left."""
+def _within_share(candidates: Sequence[Candidate], settings: InteractionsConfig, found: Sorted) -> list[Candidate]:
+    """At most so many of each key, the oldest first, that none has more than its share of what is left.
+
+    As many as a lesson needs are always let through: else a busy key would have to wait for quiet ones.
+    """
     totals = Counter(one.key for one in candidates)
     if len(totals) < 2:
         return list(candidates)
     most = max(totals.values())
-    while most > 1 and most > share * sum(min(total, most) for total in totals.values()):
+    while most > settings.least_rows and most > settings.key_share * sum(min(total, most) for total in totals.values()):
         most -= 1
     chosen, taken = [], Counter[str]()
     for one in candidates:
