@@ -57,8 +57,8 @@ class InteractionsConfig(Config):
         0.5,
         gt=0,
         le=1,
-        description="Largest share of a lesson that one key's feedback makes, where several gave some; least_rows of its "
-        "rows are always let through.",
+        description="Largest share of a lesson that one key's feedback makes, where several gave some; least_rows of "
+        "each are always let through.",
     )
 
 
