@@ -17,7 +17,7 @@ from selftaught.continual.workspace_config import InteractionsConfig
 from selftaught.data.rows import from_json_lines, to_json_lines
 from selftaught.errors import SelftaughtError
 from selftaught.interactions import Feedback, Interaction
-from selftaught.interactions.records import THUMBS, Kind
+from selftaught.interactions.records import THUMBS
 from selftaught.types import Example, Message
 from selftaught.words import added, content_words, words
 
@@ -30,7 +30,7 @@ CONFLICT = "another key says something else of the same prompt; approve or rejec
 TOO_MANY = "its key has its share of this lesson; it waits for the next"
 KNOWN = "the model already answers so"
 NO_LIFT = "shown to the model, it does not change the answer"
-NOT_ABOUT_IT = "shown the user's next message, the model's answer takes up nothing of it"
+ASTRAY = "shown to the model, its answer takes up nothing of it, but says other things"
 NOT_FOLLOWED = "shown the correction, the model does not say it"
 WAITING = (CONFLICT, TOO_MANY)  # all other reasons are final
 
@@ -42,14 +42,12 @@ class Candidate:
     Attributes:
         row: of split "train".
         key: whose it is.
-        kind: of the feedback.
         feedback: ids of all feedback that says the same.
         approved: whether a person has approved it.
     """
 
     row: Example
     key: str
-    kind: Kind
     feedback: tuple[int, ...]
     approved: bool
 
@@ -116,7 +114,7 @@ def _candidate(said: Feedback, about: Interaction) -> Candidate:
         row = replace(row, demonstration=said.text)
     else:  # what is to be said is not known yet: `judged` puts it in
         row = replace(row, demonstration=said.text, said=about.completion.strip() or None, feedback=said.text)
-    return Candidate(row, said.key, said.kind, (said.id,), said.state == "approved")
+    return Candidate(row, said.key, (said.id,), said.state == "approved")
 
 
 def _settled(candidates: Sequence[Candidate], found: Sorted) -> Candidate | None:
@@ -216,9 +214,9 @@ def _no_lift(one: Candidate, before: Mapping[str, Any], after: Mapping[str, Any]
         return None if after["correct"] else NOT_FOLLOWED
     if words(plain) == words(shown) or not words(shown):
         return NO_LIFT
-    # A next message may be thanks, or another question: nobody said that it is about the answer.
+    # A next message may be thanks, or another question; and a small model that is told it was wrong often guesses anew.
     new = added(shown, f"{one.row.question} {plain} {one.row.said or ''}")
-    return NOT_ABOUT_IT if one.kind == "follow_up" and not new & content_words(one.row.feedback) else None
+    return ASTRAY if new and not new & content_words(one.row.feedback) else None
 
 
 def rows_to_ask(candidates: Sequence[Candidate]) -> list[Example]:

@@ -25,7 +25,7 @@ FEW = (replace(PROBES, examples=PROBES.examples[:3]),)
 
 @pytest.fixture
 def run(tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The experiment with the jobs that it did recorded; the tiny model follows nothing, so what was said counts as followed."""
+    """The experiment and the jobs that it did. The tiny model follows nothing; what was said counts as followed."""
     monkeypatch.setattr(use_experiment, "probe_suites", lambda: FEW)
     monkeypatch.setattr(use_experiment, "judged", lambda candidates, suites, found: list(candidates))
     done: list[jobs.Job] = []

@@ -145,11 +145,13 @@ LIFTS = {
     "taught": ("correction", "In Lima.", "In Rome.", "In Lima, yes.", None),
     "known": ("correction", "In Lima.", "in lima", "In Lima.", use_rows.KNOWN),
     "not followed": ("correction", "In Lima.", "In Rome.", "In Oslo.", use_rows.NOT_FOLLOWED),
-    "a remark": ("text", "Name the country.", "In Rome.", "In Rome, Italy.", None),
+    "a remark": ("text", "Name the country: Italy.", "In Rome.", "In Rome, Italy.", None),
     "no lift": ("text", "Hm.", "In Rome.", "in rome", use_rows.NO_LIFT),
     "nothing said": ("text", "Be quiet.", "In Rome.", " ", use_rows.NO_LIFT),
     "a next message": ("follow_up", "No, in Lima.", "In Rome.", "In Lima.", None),
-    "thanks": ("follow_up", "Thanks!", "In Rome.", "Rome is in Italy.", use_rows.NOT_ABOUT_IT),
+    "thanks": ("follow_up", "Thanks!", "In Rome.", "Rome is in Italy.", use_rows.ASTRAY),
+    "a new guess": ("text", "That is wrong.", "In Rome.", "In Oslo.", use_rows.ASTRAY),
+    "shorter": ("text", "Be brief.", "In Rome, I think.", "Rome", None),
 }
 
 
@@ -168,7 +170,8 @@ def test_each_row_must_have_something_to_teach(case: str) -> None:
         assert [row.row.demonstration for row in chosen] == [wanted]
         (test,) = rows_to_ask(chosen)
         assert test.prompt != one.row.prompt and one.row.question in test.question
-        assert (test.split, test.feedback, score(wanted, test), score("In Rome?", test)) == ("test", None, True, False)
+        assert (test.split, test.feedback, score(wanted, test)) == ("test", None, True)
+        assert score("In Bern.", test) is False
 
 
 def test_reasons_are_counted_the_commonest_first() -> None:
