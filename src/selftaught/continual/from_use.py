@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable, Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,18 @@ from selftaught.config import LearnConfig
 from selftaught.continual.jobs import Event, Watch, run_jobs
 from selftaught.continual.lesson import Lesson, teach
 from selftaught.continual.registry import add_skill
-from selftaught.continual.use_rows import WAITING, Candidate, Prompt, Sorted, judged, lift_job, rows_to_ask
-from selftaught.continual.use_rows import sort_feedback as sorted_feedback
+from selftaught.continual.use_rows import (
+    WAITING,
+    Candidate,
+    Prompt,
+    Sorted,
+    judged,
+    lift_job,
+    rows_to_ask,
+    sort_feedback,
+)
 from selftaught.continual.workspace import Workspace
-from selftaught.errors import DataError
+from selftaught.errors import ArtifactError, DataError
 from selftaught.ledger.records import Skill
 
 SOURCE = "use"  # of skills that were made here
@@ -75,7 +83,8 @@ def settle(workspace: Workspace) -> None:
     """Forgets what is past its time, and marks as learned what HEAD has learned, however it came to be HEAD."""
     ledger = workspace.ledger
     with closing(workspace.interactions()) as store:
-        store.expire()
+        with suppress(ArtifactError):  # another process is reading; the server, or the next look, will do
+            store.expire()
         learned = {version.skill for version in ledger.lineage(ledger.head())}
         ids = {id for skill in skills_from_use(workspace) if skill.name in learned for id in skill.card["feedback"]}
         open_ones = [said.id for said, _ in store.feedback() if said.state != "learned"]
@@ -98,7 +107,7 @@ def _made(workspace: Workspace, config: LearnConfig, watch: Watch, processes: in
     """A skill of the feedback, if there is enough that is new; and what became of the feedback, in words."""
     made, settings = skills_from_use(workspace), workspace.config.interactions
     with closing(workspace.interactions()) as store:
-        found = sorted_feedback(store.feedback(), settings, _asked(workspace))
+        found = sort_feedback(store.feedback(), settings, _asked(workspace))
     tried = {id for skill in made for id in skill.card["feedback"]}
     num_new = sum(not tried.issuperset(one.feedback) for one in found.chosen)
     if num_new < settings.least_rows:
