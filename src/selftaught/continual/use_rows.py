@@ -30,7 +30,7 @@ CONFLICT = "another key says something else of the same prompt; approve or rejec
 TOO_MANY = "its key has its share of this lesson; it waits for the next"
 KNOWN = "the model already answers so"
 NO_LIFT = "shown to the model, it does not change the answer"
-ASTRAY = "shown to the model, its answer takes up nothing of it, but says other things"
+ASTRAY = "shown to the model, its answer takes up no word of it; approve it if it is a wish that names none"
 NOT_FOLLOWED = "shown the correction, the model does not say it"
 WAITING = (CONFLICT, TOO_MANY)  # all other reasons are final
 
@@ -216,7 +216,7 @@ def _no_lift(one: Candidate, before: Mapping[str, Any], after: Mapping[str, Any]
         return NO_LIFT
     # A next message may be thanks, or another question; and a small model that is told it was wrong often guesses anew.
     new = added(shown, f"{one.row.question} {plain} {one.row.said or ''}")
-    return ASTRAY if new and not new & content_words(one.row.feedback) else None
+    return None if one.approved or new & content_words(one.row.feedback) else ASTRAY
 
 
 def rows_to_ask(candidates: Sequence[Candidate]) -> list[Example]:

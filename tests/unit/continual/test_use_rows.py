@@ -151,7 +151,7 @@ LIFTS = {
     "a next message": ("follow_up", "No, in Lima.", "In Rome.", "In Lima.", None),
     "thanks": ("follow_up", "Thanks!", "In Rome.", "Rome is in Italy.", use_rows.ASTRAY),
     "a new guess": ("text", "That is wrong.", "In Rome.", "In Oslo.", use_rows.ASTRAY),
-    "shorter": ("text", "Be brief.", "In Rome, I think.", "Rome", None),
+    "shorter": ("text", "Be brief.", "In Rome, I think.", "Rome", use_rows.ASTRAY),
 }
 
 
@@ -172,6 +172,16 @@ def test_each_row_must_have_something_to_teach(case: str) -> None:
         assert test.prompt != one.row.prompt and one.row.question in test.question
         assert (test.split, test.feedback, score(wanted, test)) == ("test", None, True)
         assert score("In Bern.", test) is False
+
+
+def test_a_person_may_approve_a_wish_that_names_no_word_of_the_answer() -> None:
+    suites = {
+        name: {"results": [{"completion": text}]} for name, text in (("plain", "In Rome, sir."), ("shown", "Rome"))
+    }
+    for state, why in (("pending", {use_rows.ASTRAY}), ("approved", set())):
+        found = sort_feedback([said("Be brief.", "text", state=state)], AUTO)
+        judged(found.chosen, suites, found)
+        assert set(found.left_out.values()) == why
 
 
 def test_reasons_are_counted_the_commonest_first() -> None:
