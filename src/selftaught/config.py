@@ -110,6 +110,11 @@ class PromptConfig(Config):
         "{context}\n\n{question}",
         description="Used when the row has a document but no demonstration: {context}, {question}.",
     )
+    feedback: str = Field(
+        "{question}\n[assistant]\n{said}\n[user]\n{feedback}\n\n{question}",
+        description="Used when the row has a user's feedback: {said} is the answer that it is about, {feedback}, "
+        "{question}.",
+    )
     max_teacher_tokens: int = Field(
         4096,
         ge=16,

@@ -107,7 +107,15 @@ class Running:
     @property
     def said(self) -> str:
         """Its standard output so far."""
-        path = self._folder / "out"
+        return self._text("out")
+
+    @property
+    def complained(self) -> str:
+        """Its standard error so far."""
+        return self._text("err")
+
+    def _text(self, name: str) -> str:
+        path = self._folder / name
         return path.read_text(encoding="utf-8") if path.exists() else ""
 
     def signal(self, number: int) -> None:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from selftaught.cli.options import HERE, AsJson, InWorkspace, print_json
+from selftaught.cli.options import HERE, AsJson, InWorkspace, days, print_json
 
 keys = typer.Typer(no_args_is_help=True, help="API keys of a workspace's server.")
 
@@ -54,7 +53,7 @@ def serve(
         host=host,
         port=port,
         store=store,
-        retention_days=None if retention is None else days(retention),
+        retention_days=None if retention is None else days(retention, "--retention"),
         origins=tuple(cors or ()),
         max_tokens=max_tokens,
         request_seconds=timeout,
@@ -107,7 +106,7 @@ def add_key(
     key = Key(
         name,
         store=store,
-        retention_days=None if retention is None else days(retention),
+        retention_days=None if retention is None else days(retention, "--retention"),
         requests_per_minute=rate,
         feedback_per_day=feedback,
         operator=operator,
@@ -138,20 +137,6 @@ def revoke_key(name: Annotated[str, typer.Argument(help="Of the key.")], workspa
     """Refuse a key from now on; a server that runs heeds it at once."""
     _keys(workspace).revoke(name)
     print(f"{name} is revoked")
-
-
-def days(text: str) -> float:
-    """ "30d" or "12h" in days.
-
-    Raises:
-        ConfigError: it is neither.
-    """
-    from selftaught.errors import ConfigError
-
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)([dh])", text)
-    if not found or not float(found[1]):
-        raise ConfigError(f"--retention: {text!r} is no time; write 30d or 12h")
-    return float(found[1]) / (1 if found[2] == "d" else 24)
 
 
 def _keys(workspace: Path) -> Any:

@@ -233,12 +233,13 @@ def _taught(plan: _Plan, folder: Path, watch: Watch, processes: int) -> dict[str
 
 
 def _rehearsed(plan: _Plan) -> tuple[Example, ...]:
-    """The taught rows of every skill that HEAD has learned, but for the one that it is to answer otherwise now."""
+    """The taught rows of every skill that HEAD has learned, but for those that it is to answer otherwise now."""
     ledger = plan.workspace.ledger
     learned = [version.skill for version in reversed(ledger.lineage(plan.head)) if version.skill]
     names = [name for name in dict.fromkeys(learned) if name != plan.skill.name]
     skills = [plan.workspace.rows(ledger.skill(name)) for name in names]
-    return tuple(row for rows in skills for row in rows if row.split == "train")
+    taught = {row.prompt for row in plan.rows}
+    return tuple(row for rows in skills for row in rows if row.split == "train" and row.prompt not in taught)
 
 
 # ------------------------------------------------------------------------------------- the judgement

@@ -54,7 +54,11 @@ class InteractionsConfig(Config):
     )
     least_rows: int = Field(8, ge=2, description="Rows that a lesson from use needs; with fewer, feedback waits.")
     key_share: float = Field(
-        0.5, gt=0, le=1, description="Largest share of a lesson that one key's feedback makes, where several gave some."
+        0.5,
+        gt=0,
+        le=1,
+        description="Largest share of a lesson that one key's feedback makes, where several gave some; least_rows of "
+        "each are always let through.",
     )
 
 
