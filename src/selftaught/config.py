@@ -192,6 +192,13 @@ class RolloutConfig(Config):
     teacher_draws: int = Field(
         1, ge=1, description="Completions that a frozen teacher draws of each row, kept and used in turn."
     )
+    restart: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="A completion of the student's is cut before its first token to which the teacher gives less than "
+        "this probability, and the teacher draws the rest.",
+    )
     teacher_share_fall: float = Field(
         0.5,
         ge=0,
