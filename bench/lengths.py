@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
-from selftaught.rollout import torch_sampler
+from selftaught.rollout.batch import Row
 
 
 def set_lengths(lengths: Mapping[tuple[int, ...], int]) -> None:
@@ -14,7 +13,7 @@ def set_lengths(lengths: Mapping[tuple[int, ...], int]) -> None:
     Only for this process, and for a model without stop tokens, which would end them sooner.
     """
 
-    def room(run: Any, prompt: int) -> int:
-        return lengths.get(tuple(run.prompts.tokens[prompt]), run.sampling.max_new_tokens) - len(run.ids[prompt])
+    def room(row: Row) -> int:
+        return lengths.get(tuple(row.prompt), row.sampling.max_new_tokens) - len(row.ids)
 
-    torch_sampler._Run._room = room  # type: ignore[method-assign]
+    Row.room = property(room)  # type: ignore[assignment, method-assign]

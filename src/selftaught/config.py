@@ -110,6 +110,11 @@ class PromptConfig(Config):
         "{context}\n\n{question}",
         description="Used when the row has a document but no demonstration: {context}, {question}.",
     )
+    feedback: str = Field(
+        "{question}\n[assistant]\n{said}\n[user]\n{feedback}\n\n{question}",
+        description="Used when the row has a user's feedback: {said} is the answer that it is about, {feedback}, "
+        "{question}.",
+    )
     max_teacher_tokens: int = Field(
         4096,
         ge=16,
@@ -186,6 +191,13 @@ class RolloutConfig(Config):
     )
     teacher_draws: int = Field(
         1, ge=1, description="Completions that a frozen teacher draws of each row, kept and used in turn."
+    )
+    restart: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="A completion of the student's is cut before its first token to which the teacher gives less than "
+        "this probability, and the teacher draws the rest.",
     )
     teacher_share_fall: float = Field(
         0.5,

@@ -1,8 +1,8 @@
 """What the student is asked, and what the teacher is shown.
 
 The student sees the row's prompt. The teacher sees the same conversation with its last user turn
-rewritten by a template to hold the demonstration (and the document, where the row has one). A template
-may itself be several turns: a line `[assistant]` or `[user]` begins the next one.
+rewritten by a template to hold the demonstration (and the document, where the row has one), or what a user said to
+an earlier answer. A template may itself be several turns: a line `[assistant]` or `[user]` begins the next one.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from selftaught.config import PromptConfig
 from selftaught.errors import ConfigError, DataError
 from selftaught.types import Example, Message
 
-FIELDS = ("context", "demonstration", "question")
+FIELDS = ("context", "demonstration", "question", "said", "feedback")
 TURN = re.compile(r"\n\[(user|assistant)\]\n")
 
 
@@ -28,12 +28,15 @@ class ChatTokenizer(Protocol):
 def teacher_messages(example: Example, config: PromptConfig) -> tuple[Message, ...]:
     """The conversation the teacher sees: the row's, with a filled template instead of its last user turn.
 
-    A row without a demonstration is shown its document alone; a row with neither is left as it is.
+    A row with feedback is shown that alone; a row without a demonstration is shown its document alone; a row with
+    nothing of these is left as it is.
 
     Raises:
         ConfigError: the template does not ask the question, or its turns do not alternate.
     """
-    if example.demonstration and example.context:
+    if example.feedback:
+        template = config.feedback
+    elif example.demonstration and example.context:
         template = config.knowledge
     elif example.demonstration:
         template = config.skill
@@ -76,6 +79,8 @@ def fill(template: str, example: Example) -> str:
         "context": example.context or "",
         "demonstration": example.demonstration or "",
         "question": example.question,
+        "said": example.said or "",
+        "feedback": example.feedback or "",
     }
     return re.sub("{(" + "|".join(FIELDS) + ")}", lambda field: values[field[1]], template)
 

@@ -44,6 +44,8 @@ class Example:
         split: "train" rows are taught and evaluated; "validation" and "test" rows only evaluated, the former along
             a run.
         source: the document that it is about, as a path; for the record only.
+        said: what the model answered before, in use, and
+        feedback: what the user said to that: both shown to the teacher only, instead of the demonstration.
     """
 
     id: str
@@ -55,6 +57,8 @@ class Example:
     group: str = "direct"
     split: Split = "train"
     source: str | None = None
+    said: str | None = None
+    feedback: str | None = None
 
     @property
     def question(self) -> str:

@@ -104,6 +104,20 @@ class Running:
                     found.append(int(path.parent.name))
         return found
 
+    @property
+    def said(self) -> str:
+        """Its standard output so far."""
+        return self._text("out")
+
+    @property
+    def complained(self) -> str:
+        """Its standard error so far."""
+        return self._text("err")
+
+    def _text(self, name: str) -> str:
+        path = self._folder / name
+        return path.read_text(encoding="utf-8") if path.exists() else ""
+
     def signal(self, number: int) -> None:
         """Sends a signal to the command and its group, as a terminal does; what it started is in none of them."""
         for _ in range(200):  # until it leads its own group

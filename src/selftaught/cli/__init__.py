@@ -55,7 +55,7 @@ def _main() -> NoReturn:
 
 
 def _interrupted() -> NoReturn:
-    resumable = {"quickstart", "learn", "sequential", "ablate"} & set(sys.argv[1:])
+    resumable = {"quickstart", "learn", "sequential", "use", "ablate"} & set(sys.argv[1:])
     hint = f"; {GO_ON}" if resumable else ""
     print(f"selftaught: interrupted{hint}", file=sys.stderr)
     sys.exit(INTERRUPTED)

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from selftaught.cli import learning, ledger
+from selftaught.cli import learning, ledger, use
 from selftaught.cli.experiment import ablate, compare, experiment
 from selftaught.cli.harness import harness
 from selftaught.cli.options import (
@@ -33,6 +33,7 @@ from selftaught.cli.options import (
     located,
     print_json,
 )
+from selftaught.cli.serving import dashboard, keys, serve
 from selftaught.cli.skills import skills
 
 app = typer.Typer(
@@ -102,6 +103,10 @@ def learn(
     processes: Processes = 0,
     override: Excused = None,
     reason: Reason = "",
+    interactions: Annotated[
+        bool, typer.Option("--interactions", help="In a workspace: learn from what users said of HEAD's answers.")
+    ] = False,
+    every: Annotated[str | None, typer.Option(help="With --interactions: as a service, each 24h or 7d.")] = None,
     workspace: InWorkspace = HERE,
     as_json: AsJson = False,
 ) -> None:
@@ -117,6 +122,14 @@ def learn(
         raise ConfigError("--method: is set by -s too; give it once")
     changes = [*([f"method={method}"] if method else []), *(overrides or [])]
     place = out or Path("runs/learn")
+    about = {"--generator": generator, "--questions": questions, "--beside": beside, "--judge": judge}
+    if interactions:
+        lesson = {"--override": override, "--reason": reason, "--model": model, "--out": out, "--resume": resume}
+        others = {"--every": every} if as_json else {}
+        use.check_alone({str(data): data, "--documents": documents, **about, **lesson, **others})
+        use.learn_interactions(workspace, recipe, changes, every, processes, as_json)
+    if every is not None:
+        raise ConfigError("--every: is about learning from use; add --interactions")
     if documents is not None:
         learning.check_alone(data, override or [], reason, workspace, model)
         taught, config = located(model or "smollm2-135m"), load_config(recipe, changes)
@@ -124,7 +137,6 @@ def learn(
             documents, taught, place, config, generator, questions, beside or [], resume, processes, as_json, judge
         )
         return
-    about = {"--generator": generator, "--questions": questions, "--beside": beside, "--judge": judge}
     data = learning.check_data(data, about)
     opened = ledger.workspace_of(data, workspace, model, out, resume)
     if opened is not None:
@@ -220,6 +232,10 @@ for command in (ledger.log, ledger.show, ledger.diff, ledger.rollback, ledger.pr
     app.command()(command)
 app.command()(ledger.gc)
 app.command()(ledger.fsck)
+app.command()(serve)
+app.add_typer(keys, name="keys")
+app.add_typer(use.interactions, name="interactions")
+app.command()(dashboard)
 app.command()(compare)
 app.command()(ablate)
 app.add_typer(experiment, name="experiment")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -57,7 +57,43 @@ def sequential(
         return
     console = Console()
     console.print(sequence_table(report))
-    for row in report["checks"]:
+    print_checks(console, report["checks"], out)
+
+
+@experiment.command()
+def use(
+    model: Model = "smollm2-135m",
+    out: Annotated[Path, typer.Option(help="Folder for models and report.")] = Path("runs/use"),
+    seed: Annotated[
+        list[int] | None, typer.Option(min=0, help="A chain of each method with this seed; may be given several times.")
+    ] = None,
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", "-s", help="Change the recipe: -s lessons=2 -s sdft.epochs=4")
+    ] = None,
+    resume: Resume = False,
+    processes: Processes = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Let a scripted user talk to a model and correct it, lesson after lesson, by SDFT and by SFT: hours on 2 cores."""
+    from rich.console import Console
+
+    from selftaught.cli.progress import Progress
+    from selftaught.continual.use_experiment import job_labels, use_experiment
+    from selftaught.reports.use import use_table
+
+    with Progress(job_labels(seed, overrides or ()), quiet=as_json) as progress:
+        report = use_experiment(out, model, seed, overrides or (), resume, progress, processes)
+    if as_json:
+        print_json(report)
+        return
+    console = Console(highlight=False)
+    console.print(use_table(report))
+    print_checks(console, report["checks"], out)
+
+
+def print_checks(console: Any, checks: list[dict[str, Any]], out: Path) -> None:
+    """A line a check, and where the report is."""
+    for row in checks:
         mark = "[green]✓[/]" if row["met"] else "[red]✗[/]"
         console.print(f"{mark} {row['name']}: {row['value']} (target {row['target']})")
     console.print(f"Report: {out / 'report.html'} (and report.json)", markup=False, soft_wrap=True)

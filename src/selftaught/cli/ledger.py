@@ -290,8 +290,6 @@ def learn_skill(
     """A lesson in a workspace; ends with an exit code for scripts."""
     from dataclasses import asdict
 
-    from rich.console import Console
-
     from selftaught.cli.progress import Progress
     from selftaught.config import METHOD_LABELS
     from selftaught.config_files import read_toml
@@ -305,13 +303,20 @@ def learn_skill(
     if as_json:
         print_json({**asdict(lesson), "head": workspace.ledger.head().name})
     else:
-        console = Console(highlight=False)
-        _print_stopped(console, lesson.version.name, lesson.version.training)
-        print_verdict(console, lesson.verdict)
-        if lesson.reason != lesson.verdict["sentence"]:
-            console.print(lesson.reason, markup=False, soft_wrap=True)
-        _print_next(console, workspace, lesson)
+        print_lesson(workspace, lesson)
     raise typer.Exit(EXIT_CODES[lesson.status])
+
+
+def print_lesson(workspace: Any, lesson: Any) -> None:
+    """What a lesson came to, and what can be done next."""
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    _print_stopped(console, lesson.version.name, lesson.version.training)
+    print_verdict(console, lesson.verdict)
+    if lesson.reason != lesson.verdict["sentence"]:
+        console.print(lesson.reason, markup=False, soft_wrap=True)
+    _print_next(console, workspace, lesson)
 
 
 def _print_stopped(console: Any, name: str, training: dict[str, Any] | None) -> None:

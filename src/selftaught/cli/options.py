@@ -66,6 +66,20 @@ def located(model: str) -> str:
     return str(opened.model_folder(opened.ledger.version(model)))
 
 
+def days(text: str, option: str) -> float:
+    """ "30d" or "12h" in days.
+
+    Raises:
+        ConfigError: it is neither.
+    """
+    from selftaught.errors import ConfigError
+
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([dh])", text)
+    if not found or not float(found[1]):
+        raise ConfigError(f"{option}: {text!r} is no time; write 30d or 12h")
+    return float(found[1]) / (1 if found[2] == "d" else 24)
+
+
 def print_json(value: Any) -> None:
     """On standard output."""
     print(json.dumps(value, indent=2, ensure_ascii=False))

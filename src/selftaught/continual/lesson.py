@@ -13,6 +13,7 @@ from typing import Any, cast, get_args
 from selftaught._version import __version__
 from selftaught.config import METHOD_LABELS, LearnConfig
 from selftaught.continual.jobs import ADAPTER_FOLDER, MODEL_FOLDER, Job, Suite, Watch, run_jobs
+from selftaught.continual.live import LIVE_FILE, LiveFile
 from selftaught.continual.suites import all_suites, items_hash, kept_results, lift_rows
 from selftaught.continual.verdict import Status, check_override, decide
 from selftaught.continual.workspace import Workspace
@@ -117,6 +118,8 @@ def teach(
         if (done := _recorded(plan)) is not None:
             return done
         folder = _run_folder(plan)
+        about = {"skill": skill, "head": plan.head.name, "label": METHOD_LABELS[plan.config.method]}
+        watch = LiveFile(folder / LIVE_FILE, about, watch)
         lift = _check_head(plan, folder, watch, processes)
         record = _taught(plan, folder, watch, processes) | {"lift": lift}
         verdict = _judged(plan, record["suites"])
@@ -230,12 +233,13 @@ def _taught(plan: _Plan, folder: Path, watch: Watch, processes: int) -> dict[str
 
 
 def _rehearsed(plan: _Plan) -> tuple[Example, ...]:
-    """The taught rows of every skill that HEAD has learned, but for the one that it is to answer otherwise now."""
+    """The taught rows of every skill that HEAD has learned, but for those that it is to answer otherwise now."""
     ledger = plan.workspace.ledger
     learned = [version.skill for version in reversed(ledger.lineage(plan.head)) if version.skill]
     names = [name for name in dict.fromkeys(learned) if name != plan.skill.name]
     skills = [plan.workspace.rows(ledger.skill(name)) for name in names]
-    return tuple(row for rows in skills for row in rows if row.split == "train")
+    taught = {row.prompt for row in plan.rows}
+    return tuple(row for rows in skills for row in rows if row.split == "train" and row.prompt not in taught)
 
 
 # ------------------------------------------------------------------------------------- the judgement

@@ -14,10 +14,11 @@ def log(workspace: Workspace) -> dict[str, Any]:
     """All versions, the newest first, and which of them is HEAD."""
     ledger = workspace.ledger
     with ledger.snapshot():  # a lesson may be recorded meanwhile
-        return _log(workspace)
+        return logged(workspace)
 
 
-def _log(workspace: Workspace) -> dict[str, Any]:
+def logged(workspace: Workspace) -> dict[str, Any]:
+    """The same, for whoever reads more of the same moment (`Ledger.snapshot`)."""
     ledger = workspace.ledger
     versions, events = ledger.versions(), [event for event in ledger.events() if event.kind != "collected"]
     return {

@@ -4,6 +4,7 @@
     .selftaught/ledger.db    skills, versions, answers, verdicts, events
     .selftaught/artifacts/   weights, rows and answers, named by their hashes
     .selftaught/runs/        lessons under way
+    .selftaught/interactions.db   what is kept of its use, if anything
 
 Whoever writes holds the workspace's lock; whoever reads needs none.
 """
@@ -22,6 +23,9 @@ from selftaught.continual.workspace_config import CONFIG_FILE, new_workspace_con
 from selftaught.data.rows import from_json_lines
 from selftaught.errors import ArtifactError, ConfigError
 from selftaught.files import discard, locked, read_json, whole_directory, write_json, write_text
+from selftaught.interactions import Interactions
+from selftaught.interactions.redaction import redactor
+from selftaught.interactions.store import FILE as INTERACTIONS_FILE
 from selftaught.ledger.artifacts import Artifacts
 from selftaught.ledger.records import Evaluation, Skill, Version
 from selftaught.ledger.store import Ledger
@@ -51,6 +55,16 @@ class Workspace:
     def runs(self) -> Path:
         """The folder of lessons under way."""
         return self.root / FOLDER / "runs"
+
+    def interactions(self) -> Interactions:
+        """Opens the store of what is kept of the model's use; made if missing. To be closed.
+
+        Raises:
+            ArtifactError: it cannot be used.
+            ConfigError: a redaction cannot be used.
+        """
+        redact = redactor(self.config.interactions.redact)
+        return Interactions(self.root / FOLDER / INTERACTIONS_FILE, redact)
 
     @staticmethod
     def find(start: Path) -> Path | None:

@@ -41,11 +41,33 @@ class GateConfig(Config):
         return self.tolerances.get(name, self.tolerance)
 
 
+class InteractionsConfig(Config):
+    """What is kept of the model's use, and what is learned from it; docs/use.md explains it."""
+
+    redact: tuple[str, ...] = Field(
+        (),
+        description='Taken out of every text before it is stored: "email", "phone", "package.module:function" (yours).',
+    )
+    approve: Literal["auto", "by_hand"] = Field(
+        "auto",
+        description="auto = all feedback that nobody rejected is learned from; by_hand = only approved feedback.",
+    )
+    least_rows: int = Field(8, ge=2, description="Rows that a lesson from use needs; with fewer, feedback waits.")
+    key_share: float = Field(
+        0.5,
+        gt=0,
+        le=1,
+        description="Largest share of a lesson that one key's feedback makes, where several gave some; least_rows of "
+        "each are always let through.",
+    )
+
+
 class WorkspaceConfig(Config):
     """What the workspace is made for, how it teaches, and how its gate decides."""
 
     model: str = Field(description="The base: an embedded name, a model's directory, or a hub id.")
     gate: GateConfig = Field(GateConfig(), description="How the gate decides.")
+    interactions: InteractionsConfig = Field(InteractionsConfig(), description="What is kept of use, and learned.")
     learn: dict[str, Any] = Field({}, description="How every lesson is taught: the fields of a recipe.")
 
     def learn_config(self, recipe: Mapping[str, Any], overrides: Sequence[str]) -> LearnConfig:

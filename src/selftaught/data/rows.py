@@ -31,5 +31,7 @@ def _row(example: Example) -> dict[str, Any]:
         "group": example.group,
         "split": example.split,
         "source_document": example.source,
+        "said": example.said,
+        "feedback": example.feedback,
     }
     return {name: value for name, value in row.items() if value not in (None, [])}

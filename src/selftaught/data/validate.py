@@ -19,7 +19,7 @@ from selftaught.types import SCORER_NAMES, Example, Message, Role, Scorer, Split
 # A row that fits several is read as the first: hub data sets often keep the bare prompt beside the messages.
 FORMATS = (("messages",), ("prompt", "completion"), ("prompt", "privileged_context"), ("question", "answer"))
 REQUIRED = tuple(dict.fromkeys(column for columns in FORMATS for column in columns))
-OPTIONAL = ("system", "context", "id", "answers", "scorer", "group", "split", "source_document")
+OPTIONAL = ("system", "context", "id", "answers", "scorer", "group", "split", "source_document", "said", "feedback")
 FORMATS_HINT = "a row needs " + ", or ".join(" + ".join(columns) for columns in FORMATS)
 
 SPLITS: Mapping[str, Split] = {"train": "train", "validation": "validation", "eval": "validation", "test": "test"}
@@ -59,6 +59,8 @@ def example_of(cells: Any, number: int, split: Split = "train", scorer: Scorer |
         group=_text(row["group"], "group").strip() if "group" in row else "direct",
         split=split,
         source=_text(row["source_document"], "source_document").strip() if "source_document" in row else None,
+        said=_text(row["said"], "said") if "said" in row else None,
+        feedback=_text(row["feedback"], "feedback") if "feedback" in row else None,
     )
 
 
@@ -104,6 +106,7 @@ def data_hash(examples: Sequence[Example]) -> str:
             "group": example.group,
             "split": example.split,
             **({"source_document": example.source} if example.source else {}),
+            **({"said": example.said or "", "feedback": example.feedback} if example.feedback else {}),
         }
         digest.update(json.dumps(row, sort_keys=True, separators=(",", ":")).encode("ascii") + b"\n")
     return digest.hexdigest()

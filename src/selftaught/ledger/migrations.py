@@ -7,6 +7,7 @@ rolled back, its weights are removed) is a new event. `HEAD` is what the last ev
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Sequence
 
 from selftaught.errors import ArtifactError
 
@@ -90,22 +91,28 @@ MIGRATIONS = (
 )
 
 
-def migrate(connection: sqlite3.Connection) -> None:
-    """Brings a ledger's tables up to date, all steps or none.
+def migrate(connection: sqlite3.Connection, scripts: Sequence[str] | None = None, what: str = "ledger") -> None:
+    """Brings a file's tables up to date, all steps or none.
+
+    Args:
+        connection: in autocommit mode.
+        scripts: the steps from the first on; None takes the ledger's.
+        what: the file is called in messages.
 
     Raises:
-        ArtifactError: the ledger was written by a newer selftaught.
+        ArtifactError: it was written by a newer selftaught.
     """
-    check_age(connection)
-    if _version(connection) == len(MIGRATIONS):
+    steps = MIGRATIONS if scripts is None else scripts
+    check_age(connection, steps, what)
+    if _version(connection) == len(steps):
         return
     connection.execute("BEGIN EXCLUSIVE")
     try:
-        check_age(connection)  # another process may have been faster
-        for script in MIGRATIONS[_version(connection) :]:
+        check_age(connection, steps, what)  # another process may have been faster
+        for script in steps[_version(connection) :]:
             for statement in _statements(script):
                 connection.execute(statement)
-        connection.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
+        connection.execute(f"PRAGMA user_version = {len(steps)}")
         connection.execute("COMMIT")
     except BaseException:
         if connection.in_transaction:
@@ -113,16 +120,15 @@ def migrate(connection: sqlite3.Connection) -> None:
         raise
 
 
-def check_age(connection: sqlite3.Connection) -> None:
+def check_age(connection: sqlite3.Connection, scripts: Sequence[str] | None = None, what: str = "ledger") -> None:
     """Looks whether the tables are ones that we know.
 
     Raises:
-        ArtifactError: the ledger was written by a newer selftaught.
+        ArtifactError: the file was written by a newer selftaught.
     """
-    if (found := _version(connection)) > len(MIGRATIONS):
-        raise ArtifactError(
-            f"the ledger has schema {found} and this selftaught knows {len(MIGRATIONS)}; use a newer selftaught"
-        )
+    known = len(MIGRATIONS if scripts is None else scripts)
+    if (found := _version(connection)) > known:
+        raise ArtifactError(f"the {what} has schema {found} and this selftaught knows {known}; use a newer selftaught")
 
 
 def _version(connection: sqlite3.Connection) -> int:

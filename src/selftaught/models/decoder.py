@@ -51,6 +51,14 @@ class KeysValues:
             for layers in (self.keys, self.values):
                 layers[:] = [torch.nn.functional.pad(layer, (0, 0, 0, more)) for layer in layers]
 
+    def resize(self, num_rows: int, num_kept: int, span: int) -> None:
+        """Has `num_rows` rows from now on; the first `num_kept` keep their first `span` tokens. A layer at a time."""
+        for layers in (self.keys, self.values):
+            for number, layer in enumerate(layers):
+                kept = layer[:num_kept, :, :span]
+                layers[number] = layer.new_zeros(num_rows, layer.shape[1], rounded_up(span), layer.shape[3])
+                layers[number][:num_kept, :, : kept.shape[2]] = kept
+
     def copy_row(self, source: int, target: int, num_slots: int) -> None:
         """Copies the first slots of a row over another's."""
         for layer in (*self.keys, *self.values):

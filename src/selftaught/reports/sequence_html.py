@@ -114,40 +114,44 @@ def _held(report: Report) -> list[str]:
 def _sections(report: Report) -> list[dict[str, Any]]:
     """The results table: what is known at the end, what was forgotten on the way, what it cost."""
     order, summary, base = report["order"], report["summary"], report["base"]
-    known = [_share_row("Average of the skills", "each skill counts once", base["average"], _each(summary, "average"))]
+    known = [share_row("Average of the skills", "each skill counts once", base["average"], each(summary, "average"))]
     for name in order:
         last = [row["matrix"][-1][name] for row in summary]
-        known.append(_share_row(spaced(name), f"{report['suites'][name]['items']} asked", base["accuracy"][name], last))
+        known.append(share_row(spaced(name), f"{report['suites'][name]['items']} asked", base["accuracy"][name], last))
     kept = [
-        *_points_row("Backward transfer", "points that later stages changed", _each(summary, "backward_transfer"), max),
-        *_points_row("Forgetting", "points below the best that was reached", _each(summary, "forgetting"), min),
+        *_points_row("Backward transfer", "points that later stages changed", each(summary, "backward_transfer"), max),
+        *_points_row("Forgetting", "points below the best that was reached", each(summary, "forgetting"), min),
     ]
     for name in order[:-1]:
         kept.append(_kept_row(name, [row["kept"][name] for row in summary]))
     moved = [_probe_row(report, name) for name in (summary[0]["probes"] if summary else {})]
     if len(moved) > 1:
         moved.append(_mean_row(report))
-    moved += _drift_row(summary)
+    moved += drift_row(summary)
     cost = [
-        *_cost_row(summary, "seconds", "Training time, all stages", duration),
-        *_cost_row(summary, "steps", "Optimiser steps", thousands, compare=False),
-        *_cost_row(summary, "tokens", "Tokens learned from", thousands, compare=False),
-        *_cost_row(summary, "peak_memory_gib", "Peak memory", lambda value: f"{value:.1f} GiB"),
+        *cost_row(summary, "seconds", "Training time, all stages", duration),
+        *cost_row(summary, "steps", "Optimiser steps", thousands, compare=False),
+        *cost_row(summary, "tokens", "Tokens learned from", thousands, compare=False),
+        *cost_row(summary, "peak_memory_gib", "Peak memory", lambda value: f"{value:.1f} GiB"),
     ]
     parts = (("Known after the last stage", known), ("Kept of earlier skills", kept), ("Kept of the base", moved))
     return [{"title": title, "rows": rows} for title, rows in (*parts, ("Cost", cost)) if rows]
 
 
-def _each(summary: Sequence[Mapping[str, Any]], field: str) -> list[Any]:
+def each(summary: Sequence[Mapping[str, Any]], field: str) -> list[Any]:
+    """A field of each method."""
     return [row[field] for row in summary]
 
 
-def _share_row(label: str, hint: str, before: Estimate, found: Sequence[Estimate]) -> Row:
+def share_row(
+    label: str, hint: str, before: Estimate, found: Sequence[Estimate], pick: Callable[..., float] = max
+) -> Row:
+    """A share of the base and of each method, with bars; `pick` says which is best."""
     row = Row(label, "", hint)
     for share in (before, *found):
         bar = {"low": 100 * share["low"], "span": 100 * (share["high"] - share["low"]), "at": 100 * share["value"]}
         row.cells.append(Cell(percent(share["value"]), interval(share), bar=bar))
-    mark_best(row, [None, *(share["value"] for share in found)], max)
+    mark_best(row, [None, *(share["value"] for share in found)], pick)
     return row
 
 
@@ -156,7 +160,7 @@ def _points_row(label: str, hint: str, found: Sequence[Estimate | None], pick: C
     if not known:
         return []
     row = Row(label, hint)
-    row.cells = [Cell(NOTHING), *(Cell(points(one["value"]), _limits(one, points)) for one in known)]
+    row.cells = [Cell(NOTHING), *(Cell(points(one["value"]), limits_words(one, points)) for one in known)]
     mark_best(row, [None, *(one["value"] for one in known)], pick)
     return [row]
 
@@ -166,12 +170,12 @@ def _kept_row(name: str, found: Sequence[Estimate]) -> Row:
     row.cells = [Cell(NOTHING)]
     for one in found:
         known = one["value"] is not None
-        row.cells.append(Cell(percent(one["value"]), _limits(one, _whole)) if known else Cell(NOTHING))
+        row.cells.append(Cell(percent(one["value"]), limits_words(one, _whole)) if known else Cell(NOTHING))
     mark_best(row, [None, *(one["value"] for one in found)], max)
     return row
 
 
-def _limits(one: Estimate, words: Callable[[float], str]) -> str:
+def limits_words(one: Estimate, words: Callable[[float], str]) -> str:
     """An interval whose ends may be negative: "−3.1 to 0.2"; "" if it is not known."""
     if one["low"] is None or one["high"] is None:
         return ""
@@ -184,15 +188,15 @@ def _whole(share: float) -> str:
 
 def _probe_row(report: Report, name: str) -> Row:
     row = Row(spaced(name), "", f"{report['suites'][name]['items']} asked")
-    return _fallen(row, report["base"]["accuracy"][name], [method["probes"][name] for method in report["summary"]])
+    return fallen_row(row, report["base"]["accuracy"][name], [method["probes"][name] for method in report["summary"]])
 
 
 def _mean_row(report: Report) -> Row:
     row = Row("Mean of these", "each family counts once")
-    return _fallen(row, report["base"]["probe_mean"], _each(report["summary"], "probe_mean"))
+    return fallen_row(row, report["base"]["probe_mean"], each(report["summary"], "probe_mean"))
 
 
-def _fallen(row: Row, before: Estimate, found: Sequence[Mapping[str, Any]]) -> Row:
+def fallen_row(row: Row, before: Estimate, found: Sequence[Mapping[str, Any]]) -> Row:
     """Accuracy at the end and the change since the base, coloured where its interval leaves out zero."""
     row.cells = [Cell(percent(before["value"]))]
     for probe in found:
@@ -200,28 +204,30 @@ def _fallen(row: Row, before: Estimate, found: Sequence[Mapping[str, Any]]) -> R
         tone = "down" if lost["low"] > 0 else "up" if lost["high"] < 0 else ""
         words = {"down": "▼ ", "up": "▲ ", "": ""}[tone] + points(-lost["value"], True)
         moved = {"low": -lost["high"], "high": -lost["low"]}
-        row.cells.append(Cell(percent(probe["stages"][-1]["value"]), words, tone, limits=_limits(moved, points)))
+        row.cells.append(Cell(percent(probe["stages"][-1]["value"]), words, tone, limits=limits_words(moved, points)))
     mark_best(row, [None, *(probe["stages"][-1]["value"] for probe in found)], max)
     return row
 
 
-def _drift_row(summary: Sequence[Mapping[str, Any]]) -> list[Row]:
+def drift_row(summary: Sequence[Mapping[str, Any]]) -> list[Row]:
+    """Drift at the end; no row where it was not measured."""
     last = [row["drift_nats"][-1] if row["drift_nats"] else None for row in summary]
     if not any(last):
         return []
     row = Row("Drift", "nats per token away from the base; less is better")
     row.cells = [
         Cell(nats(0)),
-        *(Cell(nats(one["value"]), _limits(one, nats)) if one else Cell(NOTHING) for one in last),
+        *(Cell(nats(one["value"]), limits_words(one, nats)) if one else Cell(NOTHING) for one in last),
     ]
     mark_best(row, [None, *(one["value"] if one else None for one in last)], min)
     return [row]
 
 
-def _cost_row(
+def cost_row(
     summary: Sequence[Mapping[str, Any]], field: str, label: str, words: Callable[[Any], str], compare: bool = True
 ) -> list[Row]:
-    values = _each(summary, field)
+    """A cost of each method, in words; no row where none knows it."""
+    values = each(summary, field)
     if not any(value is not None for value in values):
         return []
     row = Row(label, "")

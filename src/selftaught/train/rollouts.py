@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections import OrderedDict
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from selftaught.config import LearnConfig
+from selftaught.losses.distillation import Head
 from selftaught.models.fast_decoder import make_decoder
 from selftaught.models.load import LanguageModel
 from selftaught.models.prefill import FreshPrompts
@@ -165,7 +168,40 @@ class Rollouts:
             completions = sample(prompts, self._sampling, seeds, self._drafts(indices))
         if self._config.rollout.speculative:
             self._before |= {index: drawn.ids for index, drawn in zip(indices, completions, strict=True)}
-        return self._scored(indices, completions)
+        scored = self._scored(indices, completions)
+        return scored if self._config.rollout.restart is None else self._shown_on(scored, places, step)
+
+    def _shown_on(self, scored: Sequence[Rollout], places: Sequence[int], step: int) -> list[Rollout]:
+        """The same, but from where a completion leaves what the teacher would say, the teacher draws the rest."""
+        with self._teacher.active() as model:
+            head = model.head.detached()
+            kept = [self._kept_tokens(rollout, head) for rollout in scored]
+            cut = [number for number, rollout in enumerate(scored) if kept[number] < len(rollout.completion.ids)]
+            if not cut:
+                return list(scored)
+            seeds = [row_seed(self._config.seed, f"restart/{step}", places[number]) for number in cut]
+            begun = [scored[number].completion.ids[: kept[number]] for number in cut]
+            prompts = self._teacher.prompts(
+                [(*self._rows[scored[n].row].teacher_prompt, *ids) for n, ids in zip(cut, begun, strict=True)]
+            )
+            limit = self._sampling.max_new_tokens
+            room = dataclasses.replace(self._sampling, max_new_tokens=limit - min(map(len, begun)))
+            rest = sample(prompts, room, seeds, keep_states=True)
+        result = list(scored)
+        for number, ids, drawn in zip(cut, begun, rest, strict=True):
+            whole = (*ids, *drawn.ids)[:limit]
+            states = torch.cat([scored[number].teacher_states[: len(ids)], drawn.states])[:limit]
+            completion = Completion(whole, drawn.ended and len(ids) + len(drawn.ids) <= limit)
+            result[number] = Rollout(scored[number].row, completion, states)
+        return result
+
+    def _kept_tokens(self, rollout: Rollout, head: Head) -> int:
+        """How many tokens of a completion come before the first that the teacher finds unlikely."""
+        ids = torch.tensor(rollout.completion.ids, device=rollout.teacher_states.device)
+        logits = head(rollout.teacher_states).div_(self._config.loss.teacher_temperature)  # [T, V]
+        probability = logits.softmax(-1).gather(-1, ids[:, None])[:, 0]
+        unlikely = (probability < (self._config.rollout.restart or 0.0)).nonzero()
+        return int(unlikely[0]) if len(unlikely) else len(ids)
 
     def _drafts(self, indices: Sequence[int]) -> list[tuple[int, ...]] | None:
         """Guesses at the student's completions: what it said last, or else the demonstration."""

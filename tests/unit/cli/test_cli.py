@@ -29,7 +29,7 @@ COMMANDS = (
         "promote",
         "export",
     ),
-    *("gc", "fsck", "compare", "ablate", "harness"),
+    *("gc", "fsck", "serve", "dashboard", "compare", "ablate", "harness"),
 )
 HEAVY = ("torch", "transformers", "peft", "datasets", "numpy", "matplotlib", "huggingface_hub", "selftaught.config")
 PRINTS_HELP = "import typer, rich.console, rich.table, rich.markdown, typer.rich_utils"

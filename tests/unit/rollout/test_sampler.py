@@ -303,7 +303,7 @@ def test_looking_seldom_changes_nothing(
     stopping: LanguageModel, sampling: Sampling, look_every: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = complete(stopping, sampling)
-    plain = torch_sampler._Run
+    plain = torch_sampler.Batch
 
     class Seldom(plain):  # type: ignore[misc, valid-type]
         def __init__(self, *arguments: Any) -> None:
@@ -311,7 +311,7 @@ def test_looking_seldom_changes_nothing(
             assert self.look_every == 1, "on a CPU"
             self.look_every = look_every
 
-    monkeypatch.setattr(torch_sampler, "_Run", Seldom)
+    monkeypatch.setattr(torch_sampler, "Batch", Seldom)
     kept = complete(stopping, sampling, keep_states=True)
     assert kept == expected
     assert [len(completion.states) for completion in kept] == [len(completion.ids) for completion in expected]

@@ -291,3 +291,48 @@ def test_guesses_are_the_demonstration_and_then_what_was_said_last(
     assert sorted(seen[1]) == sorted([first[0], rows[1].target])
     Rollouts(student, teacher, rows, with_rollout(config, {**rollout, "speculative": False})).draw([0], 0)
     assert seen[2] is None
+
+
+# ---------------------------------------------------------------------------------- begun by the student
+
+
+@pytest.mark.parametrize("teacher_kind", TEACHERS, ids=lambda t: t["kind"])
+@pytest.mark.parametrize("bound", [1e-6, 0.02, 0.2, 0.999])
+def test_a_restarted_completion_is_the_students_up_to_its_first_unlikely_token(
+    sharp_model: Path, bound: float, teacher_kind: Any
+) -> None:
+    rollout = {"max_new_tokens": 12, "temperature": 0.0, "teacher_share": 0.0}
+    values = {"teacher": teacher_kind, "loss": {"teacher_temperature": 4.0}}
+    student, teacher, rows, config, _ = made(sharp_model, rollout=rollout, **values)
+    plain = Rollouts(student, teacher, rows, config).draw([2, 0, 3, 1], 1)
+    restarting = config.model_copy(update={"rollout": config.rollout.model_copy(update={"restart": bound})})
+    shown = Rollouts(student, teacher, rows, restarting).draw([2, 0, 3, 1], 1)
+    cuts = []
+    for before, after in zip(plain, shown, strict=True):
+        ids, prompt = before.completion.ids, rows[before.row].teacher_prompt
+        probabilities = (full_logits(student, prompt, ids) / 4).softmax(-1)
+        unlikely = [place for place, token in enumerate(ids) if probabilities[place, token] < bound]
+        cut = min(unlikely, default=len(ids))
+        cuts.append(cut)
+        now = after.completion.ids
+        logits = full_logits(student, prompt, now)
+        assert after.row == before.row and now[:cut] == ids[:cut]
+        assert list(now[cut:]) == logits.argmax(-1).tolist()[cut:], "greedily, the teacher's likeliest"
+        assert after.completion.ended == (now[-1] in student.stop_ids) and (after.completion.ended or len(now) == 12)
+        torch.testing.assert_close(student.head(after.teacher_states).detach(), logits, rtol=1e-3, atol=1e-3)
+    whole = [len(one.completion.ids) for one in plain]
+    assert (cuts == whole) == (bound == 1e-6), "the lowest bound cuts none, the others some"
+
+
+@pytest.mark.parametrize("teacher_kind", TEACHERS, ids=lambda t: t["kind"])
+def test_restarts_have_seeds_of_their_step_and_place(sharp_model: Path, teacher_kind: Any) -> None:
+    rollout = {"max_new_tokens": 6, "teacher_share": 0.0, "temperature": 0.9, "restart": 0.5}
+    student, teacher, rows, config, _ = made(sharp_model, rollout=rollout, teacher=teacher_kind, seed=4)
+    first, again, other = (Rollouts(student, teacher, rows, config).draw([3, 0, 3, 1], step) for step in (7, 7, 8))
+    assert_same(first, again)
+    assert [one.completion for one in first] != [one.completion for one in other]
+    groups = [ProcessGroup(rank, 2) for rank in range(2)]
+    parts = [one for group in groups for one in Rollouts(student, teacher, rows, config, group).draw([3, 0, 3, 1], 7)]
+    assert sorted((one.row, one.completion.ids) for one in parts) == sorted(
+        (one.row, one.completion.ids) for one in first
+    )
