@@ -52,8 +52,8 @@ HELD = {2: ["fsdp2 full tied", "fsdp2 lora tied"], 4: ["fsdp2 full untied"]}
 def config(name: str) -> LearnConfig:
     """Rows of unlike length, an odd batch, the teacher's and the student's own completions, and an anchor.
 
-    Its first gradient is mere rounding, which AdamW turns into a whole step. Where the embeddings are not tied, those of
-    tokens that only the anchor's rows have get no other, so there is none then.
+    The anchor's first gradient is mere rounding, which AdamW turns into a whole step. Where embeddings are not tied,
+    those of tokens that only the anchor's rows have get no other, so there is none then.
     """
     parallel, kind, head = name.split()
     tree: dict[str, Any] = {
