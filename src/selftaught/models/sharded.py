@@ -37,7 +37,9 @@ class Shards:
     """
 
     def __init__(self, skeleton: nn.Module, weights: Mapping[str, Any], dtype: torch.dtype) -> None:
-        self.skeleton, self.weights, self.dtype = skeleton, dict(weights), dtype
+        self.skeleton, self.dtype = skeleton, dtype
+        # Adapters last: a decoder joins query, key and value without a copy where they lie one behind the other.
+        self.weights = dict(sorted(weights.items(), key=lambda named: ".lora_" in named[0]))
         self._flat: Tensor | None = None  # [n] of the whole model; no memory while nobody needs it
         self._users = 0
         layer = plain_of(skeleton).get_output_embeddings()
