@@ -214,6 +214,12 @@ class AnchorConfig(Config):
     rehearsal: int = Field(
         4, ge=0, description="Prompts of earlier skills beside them, where there are any; 0 rehearses none."
     )
+    shown: int = Field(
+        0,
+        ge=0,
+        description="Rows' prompts beside them in which another row's demonstration is shown: the student is held to "
+        "what the model makes of it, so that it keeps following what it is shown; 0 leaves them out.",
+    )
     weight: float = Field(1.0, gt=0, description="Weight of the anchor's divergence beside the loss.")
     pool: int = Field(
         160, ge=1, description="Anchor rows drawn at the start, and used in turn; no more than the run needs."

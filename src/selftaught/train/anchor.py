@@ -85,6 +85,8 @@ class Anchor:
         processes: who draw the rows, and share those of a step.
         rehearsed: prompts of earlier skills, as token ids; as many as `config.pool` are used.
         rehearsed_tokens: longest answer to one of them.
+        shown: prompts in which it is shown what it is to say, as token ids.
+        shown_tokens: longest answer to one of them.
         origin: who writes and answers the general prompts: the model before it was taught anything; None is `base`.
         num_steps: steps that it will be used for; no more rows are drawn than they need.
     """
@@ -97,6 +99,8 @@ class Anchor:
         processes: ProcessGroup = ALONE,
         rehearsed: Sequence[Sequence[int]] = (),
         rehearsed_tokens: int = 0,
+        shown: Sequence[Sequence[int]] = (),
+        shown_tokens: int = 0,
         origin: LanguageModel | None = None,
         num_steps: int | None = None,
     ) -> None:
@@ -115,6 +119,10 @@ class Anchor:
             with base.whole() as writer:
                 answers = answered(writer, prompts, rehearsed_tokens, seed, processes)
                 self._held.append(_Held(answers, config.rehearsal, _copied_head(writer)))
+        if shown and config.shown:
+            with base.whole() as writer:
+                answers = answered(writer, [tuple(prompt) for prompt in shown], shown_tokens, seed, processes)
+                self._held.append(_Held(answers, config.shown, _copied_head(writer)))
 
     @property
     def general(self) -> Sequence[AnchorRow]:

@@ -16,7 +16,7 @@ from selftaught.train.anchor import Anchor
 from selftaught.train.batch import TrainRow, batch_indices
 from selftaught.train.optim import AnyOptimizer
 from selftaught.train.rollouts import Rollouts
-from selftaught.train.rows import rehearsal_prompts
+from selftaught.train.rows import rehearsal_prompts, shown_prompts
 from selftaught.train.sft import sft_step
 from selftaught.train.step import StepOutput, check_finite, sdft_step
 from selftaught.types import Example
@@ -78,16 +78,20 @@ class Distillation(Method):
         processes: ProcessGroup,
         rehearse: Sequence[Example] = (),
         origin: str | Path | None = None,
+        taught: Sequence[Example] = (),
     ) -> None:
         super().__init__(student, optimizer, rows, config, processes)
         self.teacher = _teacher(student, optimizer, config, processes)
         self.rollouts = Rollouts(student, self.teacher, rows, config, processes)
         self.anchor = None
-        if config.anchor.rows or (rehearse and config.anchor.rehearsal):
+        wanted = min(config.anchor.pool, config.anchor.shown * config.total_steps)
+        shown = shown_prompts(student, taught, config, wanted) if wanted else []
+        if config.anchor.rows or (rehearse and config.anchor.rehearsal) or shown:
             prompts, length = rehearsal_prompts(student, rehearse)
             writer = None if origin is None else load_model(origin, dtype=config.dtype)
             self.anchor = Anchor(
-                student, config.anchor, config.seed, processes, prompts, length, writer, config.total_steps
+                student, config.anchor, config.seed, processes, prompts, length, shown, config.completion_limit, writer,
+                config.total_steps,
             )
 
     def step(self, indices: Sequence[int], step: int) -> StepOutput:
@@ -194,10 +198,11 @@ def make_method(
     processes: ProcessGroup,
     rehearse: Sequence[Example] = (),
     origin: str | Path | None = None,
+    taught: Sequence[Example] = (),
 ) -> Method:
     """The configured method, ready for its first step; see `Distillation` for the arguments."""
     if config.distils:
-        return Distillation(student, optimizer, rows, config, processes, rehearse, origin)
+        return Distillation(student, optimizer, rows, config, processes, rehearse, origin, taught)
     others = {"teacher_samples": TeacherSamples, "replay": Replay, "reinvoke": Reinvoke}
     return others.get(config.method, Method)(student, optimizer, rows, config, processes)
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Sequence
+from dataclasses import replace
 
 from selftaught.config import LearnConfig
 from selftaught.errors import ConfigError, DataError
 from selftaught.models.load import LanguageModel
-from selftaught.prompts import student_prompt, teacher_prompt
+from selftaught.prompts import render, student_prompt, teacher_messages, teacher_prompt
 from selftaught.train.batch import TrainRow
 from selftaught.types import Example
 
@@ -71,6 +73,35 @@ def _row(example: Example, target: tuple[int, ...], model: LanguageModel, config
     if not config.shows_teacher:
         return TrainRow(example.id, prompt, (), target)
     return TrainRow(example.id, prompt, tuple(teacher_prompt(example, tokenizer, config.prompts, room)), target)
+
+
+def shown_prompts(
+    model: LanguageModel, examples: Sequence[Example], config: LearnConfig, at_most: int
+) -> list[tuple[int, ...]]:
+    """Prompts in which a taught row's question is asked with another row's demonstration shown, as token ids.
+
+    With its own, a student that has learned the answer need not look at what it is shown. Those that do not fit are
+    left out.
+
+    Args:
+        model: whose tokens.
+        examples: those of split "train" are taken.
+        config: resolved; its templates.
+        at_most: so many, evenly taken of all pairs.
+    """
+    taught = [example for example in examples if example.split == "train"]
+    pairs = [
+        (asked, other)
+        for offset in range(1, len(taught))
+        for asked, other in zip(taught, taught[offset:] + taught[:offset], strict=True)
+        if asked.demonstration != other.demonstration
+    ]
+    random.Random(f"shown/{config.seed}").shuffle(pairs)
+    prompts = []
+    for asked, other in pairs[:at_most]:
+        swapped = replace(asked, context=None, said=None, feedback=None, demonstration=other.demonstration)
+        prompts.append(tuple(render(teacher_messages(swapped, config.prompts), model.tokenizer)))
+    return [prompt for prompt in prompts if len(prompt) + config.completion_limit <= model.max_tokens]
 
 
 def rehearsal_prompts(model: LanguageModel, examples: Sequence[Example]) -> tuple[list[tuple[int, ...]], int]:
