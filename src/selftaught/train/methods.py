@@ -12,7 +12,7 @@ from selftaught.config import FrozenTeacher, LearnConfig
 from selftaught.models.load import LanguageModel, load_model
 from selftaught.models.teacher import TeacherModel
 from selftaught.processes import ProcessGroup
-from selftaught.train.anchor import Anchor
+from selftaught.train.anchor import Anchor, Kept
 from selftaught.train.batch import TrainRow, batch_indices
 from selftaught.train.optim import AnyOptimizer
 from selftaught.train.rollouts import Rollouts
@@ -67,6 +67,7 @@ class Distillation(Method):
     Args:
         rehearse: examples of earlier skills.
         origin: the model before it was taught anything, where that is another one than the student.
+        taught: the examples that the rows are made of.
     """
 
     def __init__(
@@ -84,15 +85,21 @@ class Distillation(Method):
         self.teacher = _teacher(student, optimizer, config, processes)
         self.rollouts = Rollouts(student, self.teacher, rows, config, processes)
         self.anchor = None
-        wanted = min(config.anchor.pool, config.anchor.shown * config.total_steps)
-        shown = shown_prompts(student, taught, config, wanted) if wanted else []
-        if config.anchor.rows or (rehearse and config.anchor.rehearsal) or shown:
-            prompts, length = rehearsal_prompts(student, rehearse)
+        kept = self._kept(rehearse, taught)
+        if config.anchor.rows or any(some.prompts for some in kept):
             writer = None if origin is None else load_model(origin, dtype=config.dtype)
-            self.anchor = Anchor(
-                student, config.anchor, config.seed, processes, prompts, length, shown, config.completion_limit, writer,
-                config.total_steps,
-            )
+            self.anchor = Anchor(student, config.anchor, config.seed, processes, kept, writer, config.total_steps)
+
+    def _kept(self, rehearse: Sequence[Example], taught: Sequence[Example]) -> list[Kept]:
+        """What the anchor holds the student to besides general prompts."""
+        config, kept = self.config, []
+        if config.anchor.rehearsal:
+            prompts, length = rehearsal_prompts(self.student, rehearse)
+            kept.append(Kept(prompts, length, config.anchor.rehearsal))
+        if config.anchor.shown:
+            prompts = shown_prompts(self.student, taught, config, config.anchor.pool)
+            kept.append(Kept(prompts, config.completion_limit, config.anchor.shown))
+        return kept
 
     def step(self, indices: Sequence[int], step: int) -> StepOutput:
         """See `Method`."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-import random
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import islice
 
 from selftaught.config import LearnConfig
 from selftaught.errors import ConfigError, DataError
@@ -78,27 +78,25 @@ def _row(example: Example, target: tuple[int, ...], model: LanguageModel, config
 def shown_prompts(
     model: LanguageModel, examples: Sequence[Example], config: LearnConfig, at_most: int
 ) -> list[tuple[int, ...]]:
-    """Prompts in which a taught row's question is asked with another row's demonstration shown, as token ids.
+    """Prompts that ask a taught row's question and show another row's demonstration, as token ids.
 
-    With its own, a student that has learned the answer need not look at what it is shown. Those that do not fit are
+    Shown its own, a student that has learned the answer need not look at what it is shown. Those that do not fit are
     left out.
 
     Args:
-        model: whose tokens.
+        model: whose tokens, and room.
         examples: those of split "train" are taken.
-        config: resolved; its templates.
-        at_most: so many, evenly taken of all pairs.
+        config: resolved; whose template (`prompts.skill`), and length of an answer.
+        at_most: so many; nearer neighbours come first.
     """
     taught = [example for example in examples if example.split == "train"]
-    pairs = [
-        (asked, other)
+    pairs = (
+        (taught[place], taught[(place + offset) % len(taught)])
         for offset in range(1, len(taught))
-        for asked, other in zip(taught, taught[offset:] + taught[:offset], strict=True)
-        if asked.demonstration != other.demonstration
-    ]
-    random.Random(f"shown/{config.seed}").shuffle(pairs)
+        for place in range(len(taught))
+    )
     prompts = []
-    for asked, other in pairs[:at_most]:
+    for asked, other in islice(((a, b) for a, b in pairs if a.demonstration != b.demonstration), at_most):
         swapped = replace(asked, context=None, said=None, feedback=None, demonstration=other.demonstration)
         prompts.append(tuple(render(teacher_messages(swapped, config.prompts), model.tokenizer)))
     return [prompt for prompt in prompts if len(prompt) + config.completion_limit <= model.max_tokens]
