@@ -205,7 +205,9 @@ def _check_text(asked: TextAsked) -> None:
     """
     prompts, choices = len(asked.prompts), asked.n or 1
     if not 1 <= prompts * choices <= MAX_COMPLETIONS:
-        told = f"prompt: {prompts} prompts, {choices} completions of each; from 1 to {MAX_COMPLETIONS} are drawn at once"
+        told = (
+            f"prompt: {prompts} prompts, {choices} completions of each; from 1 to {MAX_COMPLETIONS} are drawn at once"
+        )
         raise Refused(400, told, param="prompt")
     if asked.echo and asked.stream:
         raise Refused(400, "echo: a stream does not repeat the prompt; leave out stream, or echo", param="echo")

@@ -10,6 +10,7 @@ from typing import Any
 from selftaught.serve.answering import Choice, Part, Scored
 from selftaught.serve.text import UNFINISHED
 
+
 def usage(num_prompt: int, num_completion: int) -> dict[str, int]:
     """How many tokens a request took."""
     return {

@@ -86,7 +86,7 @@ class TextAsked(Drawing):
         if isinstance(self.prompt, str):
             return [self.prompt]
         is_one = bool(self.prompt) and isinstance(self.prompt[0], int)
-        return [self.prompt] if is_one else self.prompt  # type: ignore[list-item,return-value]
+        return [self.prompt] if is_one else self.prompt  # type: ignore[return-value]
 
 
 class FeedbackAsked(Asked):

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from fastapi.testclient import TestClient
+from served import in_float32
 
 from selftaught.continual.workspace import Workspace
 from selftaught.models.load import LanguageModel, load_model
@@ -24,13 +25,13 @@ def client(sharp_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
     root = tmp_path_factory.mktemp("scored") / "work"
     Workspace.create(root, str(sharp_model))
     app = create_app(root, ServeSettings(max_tokens=6, limits=Limits(cache_tokens=4096)))
-    with TestClient(app, base_url="http://127.0.0.1", raise_server_exceptions=False) as client:
+    with in_float32(), TestClient(app, base_url="http://127.0.0.1", raise_server_exceptions=False) as client:
         yield client
 
 
 @pytest.fixture(scope="module")
 def model(sharp_model: Path) -> LanguageModel:
-    return load_model(sharp_model)
+    return load_model(sharp_model, dtype="float32")
 
 
 def tokens(model: LanguageModel, text: str) -> list[int]:
