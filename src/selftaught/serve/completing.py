@@ -21,7 +21,7 @@ from selftaught.serve.answering import Answering, Choice, Part, Refused, Wanted
 from selftaught.serve.engine import Engine
 from selftaught.serve.keys import Key
 from selftaught.serve.metrics import Metrics
-from selftaught.serve.protocol import MAX_COMPLETIONS, ChatAsked, Drawing, TextAsked, error_body
+from selftaught.serve.protocol import MAX_COMPLETIONS, MAX_PROMPT_SCORES, ChatAsked, Drawing, TextAsked, error_body
 from selftaught.serve.records import Records
 from selftaught.serve.settings import ServeSettings
 from selftaught.serve.versions import Versions
@@ -77,6 +77,7 @@ class Completing:
         prompts = [_tokens(prompt, engine) for prompt in asked.prompts]
         wanted = self._wanted(asked, asked.max_tokens, asked.logprobs, prompts, engine)
         if asked.echo:
+            _check_scores(asked, prompts)
             wanted = replace(wanted, echo=[_text(prompt, engine) for prompt in asked.prompts])
         head = _head("cmpl", version)
         job = _Job(head, engine, prompts, wanted, self._metrics, self._settings.request_seconds, _not_kept)
@@ -213,6 +214,20 @@ def _check_text(asked: TextAsked) -> None:
         raise Refused(400, "echo: a stream does not repeat the prompt; leave out stream, or echo", param="echo")
     if asked.max_tokens == 0 and not asked.echo:
         raise Refused(400, "max_tokens: 0 draws nothing; ask for 1 or more, or for echo", param="max_tokens")
+
+
+def _check_scores(asked: TextAsked, prompts: Sequence[Sequence[int]]) -> None:
+    """Refuses more scores of prompts than fit into memory beside everyone else's.
+
+    Raises:
+        Refused: with how many they are.
+    """
+    if asked.logprobs is None:
+        return
+    scores = sum(map(len, prompts)) * (asked.n or 1) * (1 + asked.logprobs)
+    if scores > MAX_PROMPT_SCORES:
+        told = f"logprobs: {scores} scores of the prompts' tokens, of at most {MAX_PROMPT_SCORES} in one request"
+        raise Refused(400, f"{told}; ask for fewer prompts at once, or with a smaller logprobs", param="logprobs")
 
 
 def _tokens(prompt: str | Sequence[int], engine: Engine) -> list[int]:

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, StrictInt, StringConstraints
 
 MAX_CHOICES, MAX_SCORES, MAX_STOPS = 8, 20, 16
 MAX_COMPLETIONS = 64  # of all of a request's prompts
+MAX_PROMPT_SCORES = 1 << 19  # told of a request's prompts: some hundred bytes of memory each
 Stop = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 
 

@@ -133,6 +133,7 @@ WRONG: dict[str, tuple[Any, dict[str, Any], str]] = {
     "nothing to draw": ([70], {"echo": False, "max_tokens": 0}, "max_tokens: 0 draws nothing"),
     "no prompt": ([], {}, "prompt: 0 prompts"),
     "no tokens": ([[]], {}, "the prompt is empty"),
+    "more scores than fit": ([[70] * 2000] * 13, {"logprobs": 20}, "546000 scores"),
     "too many": ([[70]] * 33, {"n": 2}, "33 prompts"),
     "halves of tokens": ([70.5], {}, "prompt"),
     "texts and tokens": (["a", 70], {}, "prompt"),
