@@ -3,17 +3,31 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from selftaught.continual.workspace import Workspace
 from selftaught.ledger.records import Version
+from selftaught.models.load import load_model
+from selftaught.serve import versions
 from selftaught.serve.page import page_router
 from selftaught.serve.settings import LOOPBACK
+
+
+@contextmanager
+def in_float32() -> Iterator[None]:
+    """Servers load models in float32, also where the processor has bfloat16: comparable with transformers' own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(versions, "load_model", partial(load_model, dtype="float32"))
+        yield
 
 
 def page_app(root: Path) -> FastAPI:

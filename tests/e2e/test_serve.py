@@ -6,7 +6,6 @@ import contextlib
 import json
 import re
 import signal
-import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -16,32 +15,15 @@ from typing import Any
 import openai
 import pytest
 import schemathesis
-from command import Running, run, start
+from command import run
 from hypothesis import HealthCheck, given, settings
 from hypothesis.errors import Unsatisfiable
 from schemathesis import GenerationMode
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import content_type_conformance, status_code_conformance
+from serving import Server
 
 from selftaught.interactions import Interactions
-
-
-class Server:
-    """A server at work."""
-
-    def __init__(self, root: Path, *options: object) -> None:
-        self.root = root
-        self.running: Running = start("serve", "--port", 0, "-w", root, *options)
-        self.running.wait_until(lambda: "/v1" in self.running.said)
-        found = re.search(r"http://127\.0\.0\.1:(\d+)/v1", self.running.said)
-        assert found
-        self.port = int(found[1])
-
-    def client(self, key: str = "none", **options: object) -> openai.OpenAI:
-        return openai.OpenAI(base_url=f"http://127.0.0.1:{self.port}/v1", api_key=key, max_retries=0, **options)  # type: ignore[arg-type]
-
-    def connect(self) -> socket.socket:
-        return socket.create_connection(("127.0.0.1", self.port), timeout=30)
 
 
 @pytest.fixture(scope="module")
@@ -55,8 +37,7 @@ def root(sharp_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def server(root: Path) -> Iterator[Server]:
     server = Server(root, "--store")
     yield server
-    server.running.signal(signal.SIGINT)
-    assert server.running.wait(30).code in (0, 130)
+    server.end()
 
 
 ASKED = [{"role": "user", "content": "Where is Ola?"}]

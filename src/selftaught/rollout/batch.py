@@ -31,7 +31,7 @@ class Row:
 
     Attributes:
         prompt: its token ids.
-        sampling: its settings.
+        sampling: its settings; where it may draw nothing, only its prompt is run.
         uniforms: [max_new_tokens] numbers in [0, 1), where it is drawn at a temperature.
         stop_ids: tokens that end it.
         ids: drawn so far.
@@ -71,7 +71,8 @@ class Row:
         return self.ended or not self.room
 
     def take(self, tokens: Sequence[int], states: Tensor) -> None:
-        """Adds tokens, up to the first that ends it; `states` [≥ tokens, H] are what predicted them."""
+        """Adds tokens, up to the first that ends it or fills it; `states` [≥ tokens, H] are what predicted them."""
+        tokens = tokens[: self.room]
         end = next((place + 1 for place, token in enumerate(tokens) if token in self.stop_ids), len(tokens))
         self.ids += tokens[:end]
         if self.states is not None:
@@ -95,7 +96,7 @@ def new_row(
         keep_states: keep the states that predict each token.
     """
     uniforms = None
-    if sampling.temperature > 0:
+    if sampling.temperature > 0 and sampling.max_new_tokens:
         assert seed is not None
         uniforms = torch.rand(sampling.max_new_tokens, generator=torch.Generator().manual_seed(seed))
     return Row(prompt, sampling, uniforms, decoder.model.stop_ids, states=[] if keep_states else None)

@@ -9,7 +9,8 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 
 from selftaught.rollout.sampler import Sampling
-from selftaught.serve.engine import Engine, Piece, Request, TokenScore
+from selftaught.serve.engine import Engine, Piece, Request
+from selftaught.serve.scores import TokenScore
 from selftaught.serve.text import Text
 
 SEED_STEP = 0x9E3779B97F4A7C15  # between the seeds of a request's choices
@@ -53,6 +54,7 @@ class Wanted:
         seed: of all of them; None is a new one.
         stops: strings that end one.
         num_scores: likeliest tokens that are scored at each place; None scores nothing.
+        echo: what the completions of each prompt begin with, whose tokens are then scored too; None is nothing.
     """
 
     max_tokens: int
@@ -62,6 +64,11 @@ class Wanted:
     seed: int | None = None
     stops: Sequence[str] = ()
     num_scores: int | None = None
+    echo: Sequence[str] | None = None
+
+
+Scored = tuple[int, TokenScore | None]
+"""A token and its score; None for a prompt's first, which nothing predicts."""
 
 
 @dataclass
@@ -72,13 +79,13 @@ class Choice:
         text: so far.
         finish: "stop" or "length" at the end.
         num_tokens: drawn.
-        scores: (token, score) of each, if they were asked for.
+        scores: of each, if they were asked for.
     """
 
     text: str = ""
     finish: str | None = None
     num_tokens: int = 0
-    scores: list[tuple[int, TokenScore]] = field(default_factory=list)
+    scores: list[Scored] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -87,7 +94,7 @@ class Part:
 
     index: int
     text: str
-    scores: Sequence[tuple[int, TokenScore]]
+    scores: Sequence[Scored]
     finish: str | None
 
 
@@ -106,6 +113,7 @@ class Answering:
 
     def __init__(self, engine: Engine, prompts: Sequence[Sequence[int]], wanted: Wanted) -> None:
         self._engine = engine
+        self._echoes = wanted.echo is not None
         self._queue: asyncio.Queue[tuple[int, Piece]] = asyncio.Queue()
         loop = asyncio.get_running_loop()
         seed = secrets.randbits(63) if wanted.seed is None else wanted.seed
@@ -113,7 +121,7 @@ class Answering:
         self.choices: list[Choice] = []
         self._texts: list[Text] = []
         self._requests: list[Request] = []
-        for prompt in prompts:
+        for prompt, begin in zip(prompts, wanted.echo or [""] * len(prompts), strict=True):
             _check_fit(prompt, wanted.max_tokens, engine.max_tokens)
             for number in range(wanted.choices):
                 index = len(self.choices)
@@ -122,9 +130,10 @@ class Answering:
                     loop.call_soon_threadsafe(self._queue.put_nowait, (index, piece))
 
                 own_seed = (seed + number * SEED_STEP) % 2**63
-                self._requests.append(Request(prompt, sampling, own_seed, deliver, wanted.num_scores))
+                scored = self._echoes and wanted.num_scores is not None
+                self._requests.append(Request(prompt, sampling, own_seed, deliver, wanted.num_scores, scored))
                 self._texts.append(Text(engine.model.tokenizer, wanted.stops))
-                self.choices.append(Choice())
+                self.choices.append(Choice(begin))
         engine.submit(self._requests)
 
     @property
@@ -175,12 +184,20 @@ class Answering:
         if text.stopped:
             finish = "stop"
             self._engine.cancel(self._requests[index])
-        stop_ids = self._engine.model.stop_ids
-        scores = [pair for pair in zip(piece.ids, piece.scores) if pair[0] not in stop_ids]
+        scores = self._scored(index, piece)
         choice.text += new
         choice.scores += scores
         choice.finish = finish
         return Part(index, new, scores, finish)
+
+    def _scored(self, index: int, piece: Piece) -> list[Scored]:
+        """Whoever has the prompt repeated looks for each token's place, so the one that ends it is told there too."""
+        stop_ids = () if self._echoes else self._engine.model.stop_ids
+        drawn: list[Scored] = [pair for pair in zip(piece.ids, piece.scores) if pair[0] not in stop_ids]
+        request = self._requests[index]
+        if not request.score_prompt or self.choices[index].scores:
+            return drawn
+        return [*zip(request.prompt, (None, *piece.prompt_scores), strict=True), *drawn]
 
 
 def _check_fit(prompt: Sequence[int], max_tokens: int, room: int) -> None:

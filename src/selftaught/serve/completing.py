@@ -8,6 +8,7 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 from fastapi import Request
@@ -20,7 +21,7 @@ from selftaught.serve.answering import Answering, Choice, Part, Refused, Wanted
 from selftaught.serve.engine import Engine
 from selftaught.serve.keys import Key
 from selftaught.serve.metrics import Metrics
-from selftaught.serve.protocol import ChatAsked, Drawing, TextAsked, error_body
+from selftaught.serve.protocol import MAX_COMPLETIONS, MAX_PROMPT_SCORES, ChatAsked, Drawing, TextAsked, error_body
 from selftaught.serve.records import Records
 from selftaught.serve.settings import ServeSettings
 from selftaught.serve.versions import Versions
@@ -71,10 +72,13 @@ class Completing:
         Raises:
             Refused: with what the client did wrong.
         """
-        texts = [asked.prompt] if isinstance(asked.prompt, str) else asked.prompt
+        _check_text(asked)
         version, engine = await self._asked_version(asked.model)
-        prompts = [list(engine.model.tokenizer(text)["input_ids"]) for text in texts]
+        prompts = [_tokens(prompt, engine) for prompt in asked.prompts]
         wanted = self._wanted(asked, asked.max_tokens, asked.logprobs, prompts, engine)
+        if asked.echo:
+            _check_scores(asked, prompts)
+            wanted = replace(wanted, echo=[_text(prompt, engine) for prompt in asked.prompts])
         head = _head("cmpl", version)
         job = _Job(head, engine, prompts, wanted, self._metrics, self._settings.request_seconds, _not_kept)
         return await _told(job, asked, request, forms.text_answer, _text_chunks())
@@ -94,7 +98,7 @@ class Completing:
         """How it is drawn; a completion whose length is not named gets what the prompt leaves, up to the default."""
         left = max(1, engine.max_tokens - max(map(len, prompts)))
         return Wanted(
-            max_tokens or min(self._settings.max_tokens, left),
+            min(self._settings.max_tokens, left) if max_tokens is None else max_tokens,
             1.0 if asked.temperature is None else asked.temperature,
             1.0 if asked.top_p is None else asked.top_p,
             asked.n or 1,
@@ -194,6 +198,62 @@ def _rendered(messages: Sequence[Message], engine: Engine) -> list[int]:
         raise Refused(400, f"messages: the model's chat template refuses them ({why})", param="messages") from error
 
 
+def _check_text(asked: TextAsked) -> None:
+    """Refuses what a text completion's fields do not say together.
+
+    Raises:
+        Refused: with which.
+    """
+    prompts, choices = len(asked.prompts), asked.n or 1
+    if not 1 <= prompts * choices <= MAX_COMPLETIONS:
+        told = (
+            f"prompt: {prompts} prompts, {choices} completions of each; from 1 to {MAX_COMPLETIONS} are drawn at once"
+        )
+        raise Refused(400, told, param="prompt")
+    if asked.echo and asked.stream:
+        raise Refused(400, "echo: a stream does not repeat the prompt; leave out stream, or echo", param="echo")
+    if asked.max_tokens == 0 and not asked.echo:
+        raise Refused(400, "max_tokens: 0 draws nothing; ask for 1 or more, or for echo", param="max_tokens")
+
+
+def _check_scores(asked: TextAsked, prompts: Sequence[Sequence[int]]) -> None:
+    """Refuses more scores of prompts than fit into memory beside everyone else's.
+
+    Raises:
+        Refused: with how many they are.
+    """
+    if asked.logprobs is None:
+        return
+    scores = sum(map(len, prompts)) * (asked.n or 1) * (1 + asked.logprobs)
+    if scores > MAX_PROMPT_SCORES:
+        told = f"logprobs: {scores} scores of the prompts' tokens, of at most {MAX_PROMPT_SCORES} in one request"
+        raise Refused(400, f"{told}; ask for fewer prompts at once, or with a smaller logprobs", param="logprobs")
+
+
+def _tokens(prompt: str | Sequence[int], engine: Engine) -> list[int]:
+    """A prompt's token ids.
+
+    Raises:
+        Refused: it has ids that are none of the model's.
+    """
+    tokenizer = engine.model.tokenizer
+    if isinstance(prompt, str):
+        return list(tokenizer(prompt)["input_ids"])
+    most = min(len(tokenizer), engine.model.plain_model.get_input_embeddings().num_embeddings)
+    wrong = next((token for token in prompt if not 0 <= token < most), None)
+    if wrong is not None:
+        told = f"prompt: {str(wrong)[:20]} is no token of this model, whose ids go from 0 to {most - 1}"
+        raise Refused(400, told, param="prompt")
+    return list(prompt)
+
+
+def _text(prompt: str | Sequence[int], engine: Engine) -> str:
+    """A prompt as text."""
+    if isinstance(prompt, str):
+        return prompt
+    return str(engine.model.tokenizer.decode(prompt, clean_up_tokenization_spaces=False))
+
+
 # ------------------------------------------------------------------------------------- how it is told
 
 Chunks = Callable[[dict[str, Any], Part, Any], dict[str, Any]]
@@ -233,7 +293,8 @@ async def _told(job: _Job, asked: Drawing, request: Request, whole: Callable[...
         return StreamingResponse(lines, media_type="text/event-stream", headers={"Cache-Control": "no-store"})
     if not await _finished(job, request):
         return Response(status_code=GONE)
-    return JSONResponse(whole(job.head, job.choices, job.usage, job.tokenizer))
+    # in a thread: thousands of scores take their time, in which others are answered
+    return await asyncio.to_thread(lambda: JSONResponse(whole(job.head, job.choices, job.usage, job.tokenizer)))
 
 
 async def _finished(job: _Job, request: Request) -> bool:

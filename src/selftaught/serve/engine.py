@@ -3,7 +3,7 @@
 One thread owns the model. Requests wait in a bounded queue, are let into the running batch as places come free, and
 hand each token over as soon as it is drawn. What a request gets does not depend on who shares the batch.
 
-Legend: V vocabulary.
+Legend: R rows, H hidden size.
 """
 
 from __future__ import annotations
@@ -15,13 +15,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
+from torch import Tensor
 
 from selftaught.errors import SelftaughtError
+from selftaught.models.decoder import KeysValues
 from selftaught.models.fast_decoder import make_decoder
 from selftaught.models.load import LanguageModel
 from selftaught.models.prefill import FreshPrompts
 from selftaught.rollout.batch import Batch, Row, new_row
 from selftaught.rollout.sampler import Sampling
+from selftaught.serve.scores import TokenScore, run_scored, token_scores
 
 logger = logging.getLogger(__name__)
 
@@ -33,14 +36,6 @@ class Busy(SelftaughtError, RuntimeError):
 
 
 @dataclass(frozen=True)
-class TokenScore:
-    """A drawn token's log-probability, and those of the likeliest tokens: the model's own, at temperature 1."""
-
-    logprob: float
-    top: tuple[tuple[int, float], ...]
-
-
-@dataclass(frozen=True)
 class Piece:
     """What was drawn since the last one.
 
@@ -48,11 +43,13 @@ class Piece:
         ids: tokens, the stop token included where it ended itself.
         scores: one for each, if they were asked for.
         finish: "stop", "length", "error", or None while it goes on.
+        prompt_scores: with the first piece, one for each token of the prompt but the first, if they were asked for.
     """
 
     ids: tuple[int, ...]
     scores: tuple[TokenScore, ...] = ()
     finish: str | None = None
+    prompt_scores: tuple[TokenScore, ...] = ()
 
 
 @dataclass(eq=False)
@@ -65,6 +62,7 @@ class Request:
         seed: of what is drawn.
         deliver: called in the engine's thread with each piece.
         num_scores: how many of the likeliest tokens are scored at each place; None scores nothing.
+        score_prompt: the prompt's tokens are scored too; needs `num_scores`.
         cancelled: nobody waits for it any longer.
     """
 
@@ -73,8 +71,10 @@ class Request:
     seed: int
     deliver: Callable[[Piece], None]
     num_scores: int | None = None
+    score_prompt: bool = False
     cancelled: bool = False
     row: Row | None = field(default=None, init=False, repr=False)
+    prompt_scores: tuple[TokenScore, ...] = field(default=(), init=False, repr=False)  # that are not told yet
     num_told: int = field(default=0, init=False, repr=False)
 
 
@@ -194,15 +194,28 @@ class Engine:
         if not requests:
             return
         rows = []
-        for request in requests:
+        plain = [request for request in requests if not request.score_prompt]
+        scored = [request for request in requests if request.score_prompt]
+        for request in plain + scored:
             keep = request.num_scores is not None
             request.row = new_row(request.prompt, request.sampling, request.seed, self._decoder, keep)
             rows.append(request.row)
         wanted = len(self._batch.rows) + len(rows)
         most = self.limits.cache_tokens // max(row.span for row in [*self._batch.rows, *rows])
         self._batch.fit(wanted, min(self.limits.max_rows, most))
-        prompts = FreshPrompts(self._decoder, [row.prompt for row in rows])
-        self._batch.admit(rows, lambda cache, first: prompts.load(cache, first, range(len(rows))))
+        self._batch.admit(rows, lambda cache, first: self._load(plain, scored, cache, first))
+
+    def _load(self, plain: Sequence[Request], scored: Sequence[Request], cache: KeysValues, first: int) -> Tensor:
+        """Runs prompts into the places from `first` on; [R, H] the states of their last tokens."""
+        states = []
+        if plain:
+            prompts = FreshPrompts(self._decoder, [request.prompt for request in plain])
+            states.append(prompts.load(cache, first, range(len(plain))))
+        for place, request in enumerate(scored, first + len(plain)):
+            last, scores = run_scored(self._decoder, cache, place, request.prompt, request.num_scores or 0)
+            request.prompt_scores = tuple(scores)
+            states.append(last)
+        return torch.cat(states)
 
     def _drop_cancelled(self) -> None:
         gone = [request for request in self._running if request.cancelled]
@@ -218,24 +231,18 @@ class Engine:
             finish = "stop" if row.ended else "length" if row.done else None
             ids = tuple(row.ids[request.num_told :])
             request.num_told = len(row.ids)
-            scores = self._scores(request, ids)
-            request.deliver(Piece(ids, scores, finish))
+            prompt_scores, request.prompt_scores = request.prompt_scores, ()
+            request.deliver(Piece(ids, self._scores(request, ids), finish, prompt_scores))
         self._running = [request for request in self._running if request.row is not None and not request.row.done]
 
     def _scores(self, request: Request, ids: Sequence[int]) -> tuple[TokenScore, ...]:
         """Log-probabilities of the newest tokens, from the states that predicted them."""
         row = request.row
-        if request.num_scores is None or row is None or not row.states:
+        if request.num_scores is None or row is None or not row.states or not ids:
             return ()
         states = torch.cat(row.states)
         row.states.clear()
-        logprobs = self._decoder.logits(states).log_softmax(-1)  # [tokens, V]
-        scores = []
-        for place, token in enumerate(ids):
-            likeliest = logprobs[place].topk(request.num_scores) if request.num_scores else None
-            top = () if likeliest is None else tuple(zip(likeliest.indices.tolist(), likeliest.values.tolist()))
-            scores.append(TokenScore(float(logprobs[place, token]), top))
-        return tuple(scores)
+        return tuple(token_scores(self._decoder.logits(states), ids, request.num_scores))
 
     def _fail(self) -> None:
         failed, self._running = self._running, []

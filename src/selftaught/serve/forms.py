@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
+from itertools import accumulate
 from typing import Any
 
-from selftaught.serve.answering import Choice, Part
-from selftaught.serve.engine import TokenScore
+from selftaught.serve.answering import Choice, Part, Scored
 from selftaught.serve.text import UNFINISHED
-
-Scored = Sequence[tuple[int, TokenScore]]
 
 
 def usage(num_prompt: int, num_completion: int) -> dict[str, int]:
@@ -74,28 +73,31 @@ def text_chunk(head: dict[str, Any], part: Part, tokenizer: Any, begin: int) -> 
     return {**head, "object": "text_completion", "choices": [choice]}
 
 
-def chat_scores(scores: Scored, tokenizer: Any) -> dict[str, Any] | None:
+def chat_scores(scores: Sequence[Scored], tokenizer: Any) -> dict[str, Any] | None:
     """Log-probabilities as chat completions have them."""
     if not scores:
         return None
     content = []
     for token, score in scores:
+        assert score is not None, "a conversation is not repeated"
         top = [_scored(other, value, tokenizer) for other, value in score.top]
         content.append({**_scored(token, score.logprob, tokenizer), "top_logprobs": top})
     return {"content": content, "refusal": None}
 
 
-def text_scores(scores: Scored, tokenizer: Any, begin: int) -> dict[str, Any] | None:
-    """Log-probabilities as text completions have them."""
+def text_scores(scores: Sequence[Scored], tokenizer: Any, begin: int) -> dict[str, Any] | None:
+    """Log-probabilities as text completions have them; where two tokens look alike, the likelier counts."""
     if not scores:
         return None
-    tokens = [_shown(token, tokenizer) for token, _ in scores]
-    offsets = [begin + len("".join(tokens[:place])) for place in range(len(tokens))]
+    shown = cache(lambda token: _shown(token, tokenizer))
+    tokens = [shown(token) for token, _ in scores]
     return {
         "tokens": tokens,
-        "token_logprobs": [score.logprob for _, score in scores],
-        "top_logprobs": [{_shown(other, tokenizer): value for other, value in score.top} for _, score in scores],
-        "text_offset": offsets,
+        "token_logprobs": [score and score.logprob for _, score in scores],
+        "top_logprobs": [
+            score and {shown(other): value for other, value in reversed(score.top)} for _, score in scores
+        ],
+        "text_offset": list(accumulate(map(len, tokens[:-1]), initial=begin)),
     }
 
 

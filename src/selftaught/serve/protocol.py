@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StrictInt, StringConstraints
 
 MAX_CHOICES, MAX_SCORES, MAX_STOPS = 8, 20, 16
+MAX_COMPLETIONS = 64  # of all of a request's prompts
+MAX_PROMPT_SCORES = 1 << 19  # told of a request's prompts: some hundred bytes of memory each
 Stop = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 
 
@@ -72,10 +74,20 @@ class ChatAsked(Drawing):
 class TextAsked(Drawing):
     """POST /v1/completions."""
 
-    prompt: str | Annotated[list[str], Field(min_length=1, max_length=MAX_CHOICES)]
-    max_tokens: int | None = Field(None, ge=1, lt=2**31)
+    prompt: str | list[str] | list[StrictInt] | list[list[StrictInt]] = Field(
+        description=f"One or several, as text or as token ids; times n, up to {MAX_COMPLETIONS}."
+    )
+    max_tokens: int | None = Field(None, ge=0, lt=2**31, description="0 needs echo.")
     logprobs: int | None = Field(None, ge=0, le=MAX_SCORES)
-    echo: Literal[False] | None = None
+    echo: bool | None = Field(None, description="Begin with the prompt, its tokens scored too; not in a stream.")
+
+    @property
+    def prompts(self) -> list[str] | list[list[int]]:
+        """One or several, as they were said."""
+        if isinstance(self.prompt, str):
+            return [self.prompt]
+        is_one = bool(self.prompt) and isinstance(self.prompt[0], int)
+        return [self.prompt] if is_one else self.prompt  # type: ignore[return-value]
 
 
 class FeedbackAsked(Asked):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -12,7 +12,8 @@ import torch
 
 from selftaught.models.load import LanguageModel, load_model
 from selftaught.rollout.sampler import Sampling
-from selftaught.serve.engine import Busy, Engine, Limits, Piece, Request
+from selftaught.serve.engine import ADMIT_TOKENS, Busy, Engine, Limits, Piece, Request
+from selftaught.serve.scores import SCORE_TOKENS
 
 PROMPTS = [[1, 40 + n, 50, 60, *range(70, 70 + 3 * n)] for n in range(9)]
 
@@ -32,9 +33,16 @@ def engine(model: LanguageModel) -> Iterator[Engine]:
 class Asked:
     """A request whose pieces are collected."""
 
-    def __init__(self, prompt: list[int], sampling: Sampling, seed: int = 0, num_scores: int | None = None) -> None:
+    def __init__(
+        self,
+        prompt: list[int],
+        sampling: Sampling,
+        seed: int = 0,
+        num_scores: int | None = None,
+        score_prompt: bool = False,
+    ) -> None:
         self.pieces: queue.Queue[Piece] = queue.Queue()
-        self.request = Request(prompt, sampling, seed, self.pieces.put, num_scores)
+        self.request = Request(prompt, sampling, seed, self.pieces.put, num_scores, score_prompt)
 
     def all(self) -> list[Piece]:
         found = [self.pieces.get(timeout=60)]
@@ -96,6 +104,52 @@ def test_scores_are_log_probabilities_of_the_plain_model(model: LanguageModel, e
         assert [token for token, _ in score.top] == indices.tolist()
         assert [value for _, value in score.top] == pytest.approx(values.tolist(), abs=1e-3)
     assert all(not piece.scores for piece in beside.all())
+
+
+@pytest.mark.parametrize("length", [1, 2, 40, SCORE_TOKENS, SCORE_TOKENS + 1, 3 * SCORE_TOKENS - 1])
+@pytest.mark.parametrize("num_drawn", [0, 1, 5])
+def test_a_prompts_scores_are_the_plain_models(
+    model: LanguageModel, engine: Engine, length: int, num_drawn: int
+) -> None:
+    prompt = [(7 * place * place + 3 * place) % 256 + 3 for place in range(length)]
+    asked = Asked(prompt, Sampling(num_drawn, 1.0), seed=4, num_scores=2, score_prompt=True)
+    beside = [Asked(one, Sampling(10, 1.0), seed=5) for one in PROMPTS[:2]]
+    engine.submit([beside[0].request, asked.request, beside[1].request])
+    first, *others = asked.all()
+    with torch.no_grad():
+        expected = model.plain_model(torch.tensor([prompt])).logits[0].float().log_softmax(-1)
+    assert len(first.prompt_scores) == length - 1 and not any(piece.prompt_scores for piece in others)
+    for place, score in enumerate(first.prompt_scores):
+        assert score.logprob == pytest.approx(float(expected[place, prompt[place + 1]]), abs=1e-3)
+        assert [value for _, value in score.top] == pytest.approx(expected[place].topk(2).values.tolist(), abs=1e-3)
+    drawn = [token for piece in (first, *others) for token in piece.ids]
+    assert len(drawn) <= num_drawn and bool(drawn) is bool(num_drawn)
+    unscored = Asked(prompt, Sampling(max(1, num_drawn), 1.0), seed=4)
+    again = Asked(PROMPTS[1], Sampling(10, 1.0), seed=5)
+    engine.submit([unscored.request, again.request])
+    assert unscored.ids()[:num_drawn] == drawn, "what is drawn is what would be drawn without scores"
+    assert again.ids() == beside[1].ids(), "and those beside it are not disturbed"
+
+
+def test_prompts_to_be_scored_are_let_in_as_others_are(model: LanguageModel) -> None:
+    engine = Engine(model, Limits(max_rows=16, max_waiting=20, cache_tokens=4096))
+    admitted: list[int] = []
+    plain = engine._admit
+
+    def watched(requests: Sequence[Request]) -> None:
+        admitted.append(sum(len(request.prompt) for request in requests))
+        plain(requests)
+
+    engine._admit = watched  # type: ignore[method-assign]
+    long = [Asked([5] * 1000, Sampling(1, 0.0), 0, 1, True) for _ in range(5)]
+    engine.submit([one.request for one in long])
+    assert [len(one.all()[0].prompt_scores) for one in long] == [999] * 5
+    assert max(admitted) <= ADMIT_TOKENS and sum(admitted) == 5000
+    full = Asked([5] * engine.max_tokens, Sampling(0, 0.0), 0, 1, True)
+    engine.submit([full.request])
+    (only,) = full.all()
+    assert (only.ids, only.finish, len(only.prompt_scores)) == ((), "length", engine.max_tokens - 1)
+    engine.close()
 
 
 def test_memory_stays_within_the_limit_whoever_comes(model: LanguageModel) -> None:
