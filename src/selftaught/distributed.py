@@ -194,11 +194,17 @@ def working_group(
     Raises:
         ConfigError: more or fewer are wanted than torchrun has started.
     """
+    size = group_size(wanted, batch_size, weight_bytes)
+    return launched_group(work, *arguments) if launched() else process_group(size, work, *arguments)
+
+
+def group_size(wanted: int, batch_size: int, weight_bytes: int) -> int:
+    """How many `working_group` has work together; it says what is given and raised."""
     if not launched():
-        return process_group(num_processes(wanted, batch_size, weight_bytes), work, *arguments)
+        return num_processes(wanted, batch_size, weight_bytes)
     if wanted not in (0, launched_size()):
         raise ConfigError(f"processes: torchrun has started {launched_size()}, not {wanted}; leave --processes out")
-    return launched_group(work, *arguments)
+    return launched_size()
 
 
 @contextmanager
