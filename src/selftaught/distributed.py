@@ -13,14 +13,16 @@ from __future__ import annotations
 import io
 import os
 import pickle
+import queue
 import signal
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import timedelta
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar, cast
 
 from selftaught.errors import GO_ON, ConfigError, SelftaughtError, TrainingError
 from selftaught.processes import ProcessGroup, num_processes, process_group
@@ -29,6 +31,7 @@ T = TypeVar("T")
 VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")  # as torchrun and Kubernetes' PyTorchJob set them
 TIMEOUT_SECONDS = 1800  # longer than the first process writes or scores by itself
 LOOK_SECONDS = 0.2  # between looks at whether there is work
+WORD_SECONDS = 10  # for the last word of why all ends: who keeps it may be what is gone
 LOST = (
     "a training process ended or hung, killed perhaps for lack of memory, or its machine is gone; what is done is "
     f"kept: {GO_ON}, with as many processes as you like"
@@ -107,20 +110,44 @@ class _Session:
         self._calls = 0
         signal.signal(signal.SIGTERM, _ended_from_outside)
 
+    def _answer(self, ask: Callable[[], T], seconds: float) -> T:
+        """What the store says; torch itself would wait for it for ever where nothing comes through any more.
+
+        Raises:
+            _Lost: nothing, in so many seconds.
+        """
+        answers: queue.SimpleQueue[tuple[T | None, Exception | None]] = queue.SimpleQueue()
+
+        def wait() -> None:
+            try:
+                answers.put((ask(), None))
+            except Exception as error:
+                answers.put((None, error))
+
+        threading.Thread(target=wait, daemon=True).start()
+        try:
+            answer, error = answers.get(timeout=seconds)
+        except queue.Empty:
+            raise _Lost(LOST) from None
+        if error is not None:
+            raise error
+        return cast(T, answer)
+
     def call(self, more: bool) -> None:
         """The first process: has the others come to work, or go."""
-        self.store.set(f"call/{self._calls}", "work" if more else "end")
+        word = "work" if more else "end"
+        self._answer(lambda: self.store.set(f"call/{self._calls}", word), self.timeout.total_seconds())
         self._calls += 1
 
     def called(self) -> bool:
         """The others: wait until there is work; False at the end."""
-        key = f"call/{self._calls}"
-        while not self.store.check([key]):
+        key, seconds = f"call/{self._calls}", self.timeout.total_seconds()
+        while not self._answer(lambda: self.store.check([key]), seconds):
             if self.error() is not None:
                 raise _Lost(LOST)
             time.sleep(LOOK_SECONDS)
         self._calls += 1
-        return bool(self.store.get(key) == b"work")
+        return self._answer(lambda: self.store.get(key), seconds) == b"work"
 
     def joined(self) -> DistributedGroup:
         """The group of all; everyone must come."""
@@ -148,16 +175,18 @@ class _Session:
         import torch.distributed as dist
 
         self.failed = True
+        word = pickle.dumps(error).hex()
         with suppress(dist.DistError, RuntimeError):
-            self.store.compare_set("error", "", pickle.dumps(error).hex())
+            self._answer(lambda: self.store.compare_set("error", "", word), WORD_SECONDS)
 
     def error(self) -> SelftaughtError | None:
         """Why a process has ended, if one has left word."""
         import torch.distributed as dist
 
         with suppress(dist.DistError, RuntimeError):
-            if self.store.check(["error"]):
-                error: SelftaughtError = pickle.loads(bytes.fromhex(self.store.get("error").decode()))
+            if self._answer(lambda: self.store.check(["error"]), WORD_SECONDS):
+                word = self._answer(lambda: self.store.get("error"), WORD_SECONDS)
+                error: SelftaughtError = pickle.loads(bytes.fromhex(word.decode()))
                 return error
         return None
 

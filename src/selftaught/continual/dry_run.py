@@ -36,9 +36,9 @@ def dry_run(
         processes: how many would train it together.
 
     Returns:
-        {"taught", "asked": rows; "longest": {"prompt", "teacher_prompt", "demonstration", "completion"}: tokens; "model":
-        {"name", "path", "parameters", "trained"}; "steps", "batch_size"; "processes"; "machines": {name: processes}, of
-        torchrun's; "writes": paths; "config": with everything filled in}
+        {"taught", "asked": rows; "longest": {"prompt", "teacher_prompt", "demonstration", "completion"}: tokens;
+        "model": {"name", "path", "parameters", "trained"}; "steps", "batch_size"; "processes"; "machines": {name:
+        processes}, of torchrun's; "writes": paths; "config": with everything filled in}
 
     Raises:
         SelftaughtError: as `learn` would.
