@@ -108,6 +108,7 @@ class _Session:
         self.group: DistributedGroup | None = None
         self.failed = False
         self._calls = 0
+        self._word_seconds = min(WORD_SECONDS, self.timeout.total_seconds())
         signal.signal(signal.SIGTERM, _ended_from_outside)
 
     def _answer(self, ask: Callable[[], T], seconds: float) -> T:
@@ -177,15 +178,15 @@ class _Session:
         self.failed = True
         word = pickle.dumps(error).hex()
         with suppress(dist.DistError, RuntimeError):
-            self._answer(lambda: self.store.compare_set("error", "", word), WORD_SECONDS)
+            self._answer(lambda: self.store.compare_set("error", "", word), self._word_seconds)
 
     def error(self) -> SelftaughtError | None:
         """Why a process has ended, if one has left word."""
         import torch.distributed as dist
 
         with suppress(dist.DistError, RuntimeError):
-            if self._answer(lambda: self.store.check(["error"]), WORD_SECONDS):
-                word = self._answer(lambda: self.store.get("error"), WORD_SECONDS)
+            if self._answer(lambda: self.store.check(["error"]), self._word_seconds):
+                word = self._answer(lambda: self.store.get("error"), self._word_seconds)
                 error: SelftaughtError = pickle.loads(bytes.fromhex(word.decode()))
                 return error
         return None
@@ -274,7 +275,11 @@ def assist() -> int:
     from selftaught.runtime import prepare
 
     prepare()
-    session = _session()
+    try:
+        session = _session()
+    except ConfigError as error:  # nobody else would hear of it
+        print(f"selftaught: process {os.environ['RANK']}: {error}", file=sys.stderr)
+        return 2
     try:
         while session.called():
             group = session.joined()

@@ -12,10 +12,9 @@ import importlib
 import os
 import secrets
 import shutil
-import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,16 +62,17 @@ def in_step(number: int, step: int) -> Hook:
     return functools.partial(send_before, number, "selftaught.train.loop", "_signs", step)
 
 
-def torchrun(*args: object, environment: Mapping[str, str] | None = None, **options: Any) -> subprocess.Popen[str]:
-    """`torchrun args…`, from this interpreter's torch."""
+def torchrun(
+    *args: object, environment: Mapping[str, str] | None = None, before: Sequence[str] = ()
+) -> subprocess.Popen[str]:
+    """`torchrun args…`, from this interpreter's torch; words of another command may come before it."""
     return subprocess.Popen(
-        [sys.executable, "-m", "torch.distributed.run", *map(str, args)],
+        [*before, sys.executable, "-m", "torch.distributed.run", *map(str, args)],
         env={**os.environ, **ENVIRONMENT, **(environment or {})},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         encoding="utf-8",
-        **options,
     )
 
 
@@ -103,6 +103,29 @@ class Host:
     def cut(self) -> None:
         """Takes the wire away: nothing is refused, nothing arrives."""
         _ip("-n", self.name, "link", "set", self.wire, "down")
+
+    def mend(self) -> None:
+        """Puts it back."""
+        _ip("-n", self.name, "link", "set", self.wire, "up")
+
+
+def launch_on(
+    hosts: tuple[Host, Host], *args: object, hook: Hook | None = None, environment: Mapping[str, str] | None = None
+) -> list[Running]:
+    """A process on each of two hosts, see `launch`; `hook` is called in the first."""
+    started = []
+    for rank, host in enumerate(hosts):
+        values = variables(rank, 2, 29511) | {"LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"}
+        values |= {"MASTER_ADDR": hosts[0].address, "GLOO_SOCKET_IFNAME": host.wire, **(environment or {})}
+        inside = functools.partial(_inside, host, None if rank else hook)
+        started.append(start(*args, environment=values, before=inside))
+    return started
+
+
+def _inside(host: Host, hook: Hook | None) -> None:
+    host.enter()
+    if hook is not None:
+        hook()
 
 
 def _ip(*words: str) -> None:
@@ -145,8 +168,6 @@ def two_hosts() -> Iterator[tuple[Host, Host]]:
             _ip("netns", "delete", host.name)
 
 
-def kill(processes: list[Running]) -> None:
-    """Ends what may still run, stopped or not."""
-    for process in processes:
-        with contextlib.suppress(ProcessLookupError):
-            process.signal(signal.SIGKILL)
+def has_stopped(pid: int) -> bool:
+    """Whether a process was sent SIGSTOP, and has taken it."""
+    return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0] == "T"
