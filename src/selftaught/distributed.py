@@ -14,6 +14,7 @@ import io
 import os
 import pickle
 import queue
+import secrets
 import signal
 import sys
 import threading
@@ -31,6 +32,7 @@ T = TypeVar("T")
 VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")  # as torchrun and Kubernetes' PyTorchJob set them
 TIMEOUT_SECONDS = 1800  # longer than the first process writes or scores by itself
 LOOK_SECONDS = 0.2  # between looks at whether there is work
+MEET_SECONDS = 0.05  # between looks at who has come
 WORD_SECONDS = 10  # for the last word of why all ends: who keeps it may be what is gone
 LOST = (
     "a training process ended or hung, killed perhaps for lack of memory, or its machine is gone; what is done is "
@@ -95,60 +97,84 @@ class DistributedGroup(ProcessGroup):
 
 
 class _Session:
-    """This process's connection to the others, from the first need of it to the end."""
+    """This process's connection to the others, from the first need of it to the end.
+
+    torchrun keeps one store for all that it starts after failures, and what earlier processes wrote is still there. So
+    each of the others says hello by a name that nobody had before, and the first answers with one for all that is said.
+    """
 
     def __init__(self) -> None:
-        from torch.distributed.distributed_c10d import PrefixStore
         from torch.distributed.rendezvous import rendezvous
 
         self.timeout = timedelta(seconds=_number("SELFTAUGHT_TIMEOUT_SECONDS", TIMEOUT_SECONDS))
         with _refused_in_words():
-            shared, self.rank, self.size = next(rendezvous("env://", timeout=self.timeout))
-        self.store = PrefixStore("selftaught", shared)
+            self._shared, self.rank, self.size = next(rendezvous("env://", timeout=self.timeout))
+        self.store: Any = None  # what these processes say to each other
         self.group: DistributedGroup | None = None
         self.failed = False
         self._calls = 0
-        self._word_seconds = min(WORD_SECONDS, self.timeout.total_seconds())
+        self._own = secrets.token_hex(8)
         signal.signal(signal.SIGTERM, _ended_from_outside)
+        if self.rank == 0:
+            self._open(self._own)
+            self._welcome()
+        else:
+            self._shared.set(f"selftaught/hello/{self.rank}", self._own)
 
-    def _answer(self, ask: Callable[[], T], seconds: float) -> T:
-        """What the store says; torch itself would wait for it for ever where nothing comes through any more.
+    def _open(self, name: str) -> None:
+        from torch.distributed.distributed_c10d import PrefixStore
+
+        self.store = PrefixStore(f"selftaught/{name}", self._shared)
+
+    def _welcome(self) -> None:
+        """The first process: answers the others until all are here.
 
         Raises:
-            _Lost: nothing, in so many seconds.
+            ConfigError: one has not come.
         """
-        answers: queue.SimpleQueue[tuple[T | None, Exception | None]] = queue.SimpleQueue()
+        missing, answered = set(range(1, self.size)), {}
+        end = time.monotonic() + self.timeout.total_seconds()
+        while missing:
+            for rank in sorted(missing):
+                if self.store.check([f"here/{rank}"]):
+                    missing.remove(rank)
+                elif self._shared.check([f"selftaught/hello/{rank}"]):
+                    own = self._shared.get(f"selftaught/hello/{rank}").decode()
+                    if answered.get(rank) != own:  # the first that is found may be of an earlier process
+                        self._shared.set(f"selftaught/welcome/{own}", self._own)
+                        answered[rank] = own
+            if missing and time.monotonic() > end:
+                waited = f"{self.timeout.total_seconds():g} seconds"
+                raise ConfigError(
+                    f"process {min(missing)} of {self.size} has not come in {waited}; see docs/cluster.md"
+                )
+            time.sleep(MEET_SECONDS if missing else 0)
 
-        def wait() -> None:
-            try:
-                answers.put((ask(), None))
-            except Exception as error:
-                answers.put((None, error))
-
-        threading.Thread(target=wait, daemon=True).start()
-        try:
-            answer, error = answers.get(timeout=seconds)
-        except queue.Empty:
-            raise _Lost(LOST) from None
-        if error is not None:
-            raise error
-        return cast(T, answer)
+    def _welcomed(self) -> None:
+        """The others: wait until the first process is here, and has use for them."""
+        key, seconds = f"selftaught/welcome/{self._own}", self.timeout.total_seconds()
+        while not _answer(lambda: self._shared.check([key]), seconds):
+            time.sleep(MEET_SECONDS)
+        self._open(_answer(lambda: self._shared.get(key), seconds).decode())
+        self.store.set(f"here/{self.rank}", "")
 
     def call(self, more: bool) -> None:
         """The first process: has the others come to work, or go."""
         word = "work" if more else "end"
-        self._answer(lambda: self.store.set(f"call/{self._calls}", word), self.timeout.total_seconds())
+        _answer(lambda: self.store.set(f"call/{self._calls}", word), self.timeout.total_seconds())
         self._calls += 1
 
     def called(self) -> bool:
         """The others: wait until there is work; False at the end."""
+        if self.store is None:
+            self._welcomed()
         key, seconds = f"call/{self._calls}", self.timeout.total_seconds()
-        while not self._answer(lambda: self.store.check([key]), seconds):
+        while not _answer(lambda: self.store.check([key]), seconds):
             if self.error() is not None:
                 raise _Lost(LOST)
             time.sleep(LOOK_SECONDS)
         self._calls += 1
-        return self._answer(lambda: self.store.get(key), seconds) == b"work"
+        return _answer(lambda: self.store.get(key), seconds) == b"work"
 
     def joined(self) -> DistributedGroup:
         """The group of all; everyone must come."""
@@ -177,19 +203,24 @@ class _Session:
 
         self.failed = True
         word = pickle.dumps(error).hex()
-        with suppress(dist.DistError, RuntimeError):
-            self._answer(lambda: self.store.compare_set("error", "", word), self._word_seconds)
+        if self.store is not None:
+            with suppress(dist.DistError, RuntimeError):
+                _answer(lambda: self.store.compare_set("error", "", word), self._word_seconds)
 
     def error(self) -> SelftaughtError | None:
         """Why a process has ended, if one has left word."""
         import torch.distributed as dist
 
         with suppress(dist.DistError, RuntimeError):
-            if self._answer(lambda: self.store.check(["error"]), self._word_seconds):
-                word = self._answer(lambda: self.store.get("error"), self._word_seconds)
+            if self.store is not None and _answer(lambda: self.store.check(["error"]), self._word_seconds):
+                word = _answer(lambda: self.store.get("error"), self._word_seconds)
                 error: SelftaughtError = pickle.loads(bytes.fromhex(word.decode()))
                 return error
         return None
+
+    @property
+    def _word_seconds(self) -> float:
+        return min(WORD_SECONDS, self.timeout.total_seconds())
 
     def end(self) -> None:
         """All come here at the end: a process that leaves while another is still in an exchange aborts it."""
@@ -198,6 +229,36 @@ class _Session:
         if self.group is not None:
             dist.barrier()
             dist.destroy_process_group()
+        elif self.rank:
+            self.store.set(f"gone/{self.rank}", "")
+        else:  # the others ask it for their orders
+            with suppress(dist.DistError, RuntimeError):
+                others = [f"gone/{rank}" for rank in range(1, self.size)]
+                _answer(lambda: self.store.wait(others, timedelta(seconds=WORD_SECONDS)), WORD_SECONDS)
+
+
+def _answer(ask: Callable[[], T], seconds: float) -> T:
+    """What the store says; torch itself would wait for it for ever where nothing comes through any more.
+
+    Raises:
+        _Lost: nothing, in so many seconds.
+    """
+    answers: queue.SimpleQueue[tuple[Any, Exception | None]] = queue.SimpleQueue()
+
+    def wait() -> None:
+        try:
+            answers.put((ask(), None))
+        except Exception as error:
+            answers.put((None, error))
+
+    threading.Thread(target=wait, daemon=True).start()
+    try:
+        answer, error = answers.get(timeout=seconds)
+    except queue.Empty:
+        raise _Lost(LOST) from None
+    if error is not None:
+        raise error
+    return cast(T, answer)
 
 
 _sessions: list[_Session] = []  # none, or the one of this process
