@@ -12,41 +12,24 @@ from __future__ import annotations
 
 import io
 import os
-import pickle
-import queue
-import secrets
 import signal
 import sys
-import threading
-import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
-from datetime import timedelta
-from typing import Any, NoReturn, TypeVar, cast
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, NoReturn, TypeVar
 
-from selftaught.errors import GO_ON, ConfigError, SelftaughtError, TrainingError
+from selftaught.errors import ConfigError, SelftaughtError, TrainingError
+from selftaught.meeting import LOST, Lost, Meeting, number
 from selftaught.processes import ProcessGroup, num_processes, process_group
 
 T = TypeVar("T")
 VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")  # as torchrun and Kubernetes' PyTorchJob set them
-TIMEOUT_SECONDS = 1800  # longer than the first process writes or scores by itself
-LOOK_SECONDS = 0.2  # between looks at whether there is work
-MEET_SECONDS = 0.05  # between looks at who has come
-WORD_SECONDS = 10  # for the last word of why all ends: who keeps it may be what is gone
-LOST = (
-    "a training process ended or hung, killed perhaps for lack of memory, or its machine is gone; what is done is "
-    f"kept: {GO_ON}, with as many processes as you like"
-)
 
 
 def launched() -> bool:
     """Whether torchrun, or something that sets the same variables, has started this process."""
     return all(os.environ.get(name) for name in VARIABLES)
-
-
-def _number(variable: str, default: int) -> int:
-    return int(os.environ.get(variable) or default)
 
 
 def launched_size() -> int:
@@ -84,7 +67,7 @@ class DistributedGroup(ProcessGroup):
 
     def in_turn(self, work: Callable[[], T]) -> T:
         """Does something that needs much memory for a moment, on each machine one process after another."""
-        own, most = _number("LOCAL_RANK", 0), max(self.gather(_number("LOCAL_WORLD_SIZE", 1)))
+        own, most = number("LOCAL_RANK", 0), max(self.gather(number("LOCAL_WORLD_SIZE", 1)))
         for turn in range(most):
             if turn == own:
                 result = work()
@@ -96,85 +79,13 @@ class DistributedGroup(ProcessGroup):
         raise AssertionError("processes of torchrun share no memory")
 
 
-class _Session:
-    """This process's connection to the others, from the first need of it to the end.
-
-    torchrun keeps one store for all that it starts after failures, and what earlier processes wrote is still there. So
-    each of the others says hello by a name that nobody had before, and the first answers with one for all that is said.
-    """
+class _Session(Meeting):
+    """This process's connection to the others, from the first need of it to the end."""
 
     def __init__(self) -> None:
-        from torch.distributed.rendezvous import rendezvous
-
-        self.timeout = timedelta(seconds=_number("SELFTAUGHT_TIMEOUT_SECONDS", TIMEOUT_SECONDS))
-        with _refused_in_words():
-            self._shared, self.rank, self.size = next(rendezvous("env://", timeout=self.timeout))
-        self.store: Any = None  # what these processes say to each other
         self.group: DistributedGroup | None = None
-        self.failed = False
-        self._calls = 0
-        self._own = secrets.token_hex(8)
         signal.signal(signal.SIGTERM, _ended_from_outside)
-        if self.rank == 0:
-            self._open(self._own)
-            self._welcome()
-        else:
-            self._shared.set(f"selftaught/hello/{self.rank}", self._own)
-
-    def _open(self, name: str) -> None:
-        from torch.distributed.distributed_c10d import PrefixStore
-
-        self.store = PrefixStore(f"selftaught/{name}", self._shared)
-
-    def _welcome(self) -> None:
-        """The first process: answers the others until all are here.
-
-        Raises:
-            ConfigError: one has not come.
-        """
-        missing, answered = set(range(1, self.size)), {}
-        end = time.monotonic() + self.timeout.total_seconds()
-        while missing:
-            for rank in sorted(missing):
-                if self.store.check([f"here/{rank}"]):
-                    missing.remove(rank)
-                elif self._shared.check([f"selftaught/hello/{rank}"]):
-                    own = self._shared.get(f"selftaught/hello/{rank}").decode()
-                    if answered.get(rank) != own:  # the first that is found may be of an earlier process
-                        self._shared.set(f"selftaught/welcome/{own}", self._own)
-                        answered[rank] = own
-            if missing and time.monotonic() > end:
-                waited = f"{self.timeout.total_seconds():g} seconds"
-                raise ConfigError(
-                    f"process {min(missing)} of {self.size} has not come in {waited}; see docs/cluster.md"
-                )
-            time.sleep(MEET_SECONDS if missing else 0)
-
-    def _welcomed(self) -> None:
-        """The others: wait until the first process is here, and has use for them."""
-        key, seconds = f"selftaught/welcome/{self._own}", self.timeout.total_seconds()
-        while not _answer(lambda: self._shared.check([key]), seconds):
-            time.sleep(MEET_SECONDS)
-        self._open(_answer(lambda: self._shared.get(key), seconds).decode())
-        self.store.set(f"here/{self.rank}", "")
-
-    def call(self, more: bool) -> None:
-        """The first process: has the others come to work, or go."""
-        word = "work" if more else "end"
-        _answer(lambda: self.store.set(f"call/{self._calls}", word), self.timeout.total_seconds())
-        self._calls += 1
-
-    def called(self) -> bool:
-        """The others: wait until there is work; False at the end."""
-        if self.store is None:
-            self._welcomed()
-        key, seconds = f"call/{self._calls}", self.timeout.total_seconds()
-        while not _answer(lambda: self.store.check([key]), seconds):
-            if self.error() is not None:
-                raise _Lost(LOST)
-            time.sleep(LOOK_SECONDS)
-        self._calls += 1
-        return _answer(lambda: self.store.get(key), seconds) == b"work"
+        super().__init__()
 
     def joined(self) -> DistributedGroup:
         """The group of all; everyone must come."""
@@ -197,68 +108,15 @@ class _Session:
             self.group = DistributedGroup(self.rank, self.size)
         return self.group
 
-    def tell(self, error: SelftaughtError) -> None:
-        """Leaves word of why this process ends, unless another has."""
-        import torch.distributed as dist
-
-        self.failed = True
-        word = pickle.dumps(error).hex()
-        if self.store is not None:
-            with suppress(dist.DistError, RuntimeError):
-                _answer(lambda: self.store.compare_set("error", "", word), self._word_seconds)
-
-    def error(self) -> SelftaughtError | None:
-        """Why a process has ended, if one has left word."""
-        import torch.distributed as dist
-
-        with suppress(dist.DistError, RuntimeError):
-            if self.store is not None and _answer(lambda: self.store.check(["error"]), self._word_seconds):
-                word = _answer(lambda: self.store.get("error"), self._word_seconds)
-                error: SelftaughtError = pickle.loads(bytes.fromhex(word.decode()))
-                return error
-        return None
-
-    @property
-    def _word_seconds(self) -> float:
-        return min(WORD_SECONDS, self.timeout.total_seconds())
-
     def end(self) -> None:
         """All come here at the end: a process that leaves while another is still in an exchange aborts it."""
         import torch.distributed as dist
 
-        if self.group is not None:
+        if self.group is None:
+            self.part()
+        else:
             dist.barrier()
             dist.destroy_process_group()
-        elif self.rank:
-            self.store.set(f"gone/{self.rank}", "")
-        else:  # the others ask it for their orders
-            with suppress(dist.DistError, RuntimeError):
-                others = [f"gone/{rank}" for rank in range(1, self.size)]
-                _answer(lambda: self.store.wait(others, timedelta(seconds=WORD_SECONDS)), WORD_SECONDS)
-
-
-def _answer(ask: Callable[[], T], seconds: float) -> T:
-    """What the store says; torch itself would wait for it for ever where nothing comes through any more.
-
-    Raises:
-        _Lost: nothing, in so many seconds.
-    """
-    answers: queue.SimpleQueue[tuple[Any, Exception | None]] = queue.SimpleQueue()
-
-    def wait() -> None:
-        try:
-            answers.put((ask(), None))
-        except Exception as error:
-            answers.put((None, error))
-
-    threading.Thread(target=wait, daemon=True).start()
-    try:
-        answer, error = answers.get(timeout=seconds)
-    except queue.Empty:
-        raise _Lost(LOST) from None
-    if error is not None:
-        raise error
-    return cast(T, answer)
 
 
 _sessions: list[_Session] = []  # none, or the one of this process
@@ -352,7 +210,7 @@ def assist() -> int:
         return 0
     except KeyboardInterrupt:
         return 1
-    except _Lost:
+    except Lost:
         _say_lost(session)
     except SelftaughtError as error:
         session.tell(error)  # the first process tells the user
@@ -380,13 +238,9 @@ def finish(code: int) -> None:
     session.end()
 
 
-class _Lost(TrainingError):
-    """Others are gone, or this process was told to go."""
-
-
 def _ended_from_outside(*_: Any) -> NoReturn:
     """torchrun ends all when one has ended; so does a scheduler that takes the machine back."""
-    raise _Lost(LOST)
+    raise Lost(LOST)
 
 
 def _say_lost(session: _Session) -> None:
@@ -404,23 +258,10 @@ def _is_loss(error: Exception) -> bool:
     return isinstance(error, RuntimeError) and any(word in words for word in ("gloo", "Connection", "onnection reset"))
 
 
-@contextmanager
-def _refused_in_words() -> Iterator[None]:
-    """Raises ConfigError where the others cannot be met."""
-    import torch.distributed as dist
-
-    try:
-        yield
-    except (dist.DistError, ValueError) as error:
-        where = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
-        words = " ".join(str(error).split())[:200]
-        raise ConfigError(f"the other processes cannot be met at {where} ({words}); see docs/cluster.md") from error
-
-
 def _own_gpu() -> Any:
     import torch
 
-    own = _number("LOCAL_RANK", 0)
+    own = number("LOCAL_RANK", 0)
     if own >= torch.cuda.device_count():
         raise ConfigError(f"{own + 1} processes or more on a machine with {torch.cuda.device_count()} GPUs: one each")
     torch.cuda.set_device(own)

@@ -195,6 +195,26 @@ def workers(parent: int) -> dict[str, int]:
     return found
 
 
+def test_processes_that_are_started_anew_meet_in_the_store_of_the_earlier_ones(
+    lesson: Lesson, calm: Path, tmp_path: Path, processes: list[Running]
+) -> None:
+    """torchrun's agent keeps one store for all its tries: whom the killed ones called, and where, is still in it."""
+    from torch.distributed import TCPStore
+
+    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    out = tmp_path / "run"
+    agents = {"TORCHELASTIC_USE_AGENT_STORE": "True", "MASTER_PORT": str(store.port)}
+    words = lesson.words(out, "--resume", "-s", "parallel=fsdp2")
+    processes += launch(2, *words, hooks={1: in_step(signal.SIGKILL, DIES)}, environment=agents)
+    assert_told(processes[0].wait(), 0)
+    assert processes[1].wait().code == -signal.SIGKILL
+    again = launch(2, *words, environment=agents)
+    processes += again
+    assert [one.wait().code for one in again] == [0, 0]
+    assert_as_if_nothing_had_happened(out, calm, lesson)
+
+
+@pytest.mark.slow
 def test_torchrun_starts_anew_what_was_killed(lesson: Lesson, tmp_path: Path) -> None:
     """Its own --max-restarts, with --resume from the start, goes on from the last checkpoint."""
     out, steps = tmp_path / "run", 60
@@ -250,10 +270,17 @@ def test_two_hosts_train_together_until_the_wire_is_cut(
 def test_a_host_that_cannot_be_reached_is_told(
     hosts: tuple[Host, Host], lesson: Lesson, tmp_path: Path, processes: list[Running]
 ) -> None:
+    """In the last line; torch says more before it."""
     hosts[1].cut()
-    processes += launch_on(hosts, *lesson.words(tmp_path / "run"), environment=SHORT)
+    short = {"SELFTAUGHT_TIMEOUT_SECONDS": "2"}
+    processes += launch_on(hosts, *lesson.words(tmp_path / "run"), environment=short)
+    lines = []
     for process in processes:
-        assert "the other processes cannot be met at 10.77.0.1:29511" in process.wait(timeout=60).error_line
+        outcome = process.wait(timeout=60)
+        assert (outcome.code, outcome.out) == (2, "") and "Traceback" not in outcome.err
+        lines.append(outcome.err.splitlines()[-1])
+    assert lines[0].startswith("selftaught: ") and "10.77.0.1:29511" in lines[0]
+    assert lines[1].startswith("selftaught: process 1: the other processes cannot be met at 10.77.0.1:29511")
     assert not (tmp_path / "run" / "base").exists()
 
 
