@@ -215,7 +215,7 @@ class AnchorConfig(Config):
         4, ge=0, description="Prompts of earlier skills beside them, where there are any; 0 rehearses none."
     )
     shown: int = Field(
-        0,
+        2,
         ge=0,
         description="Rows' prompts beside them in which another row's demonstration is shown: the student is held to "
         "what the model makes of it, so that it keeps following what it is shown; 0 leaves them out.",
