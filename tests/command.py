@@ -126,6 +126,12 @@ class Running:
             time.sleep(0.05)
         os.killpg(self.pid, number)
 
+    def end(self) -> None:
+        """Ends it if it is still there, stopped or not."""
+        if self._process.is_alive():
+            self.signal(signal.SIGKILL)
+            self._process.join()
+
     def kill_when(self, ready: Callable[[], bool], timeout: float = 60.0) -> None:
         """Kills it, and waits for its end, as soon as something is so."""
         self.wait_until(ready, timeout)

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
+
+# As the command line sets it before torch is loaded; the server that commands are forked from has torch already.
+os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"

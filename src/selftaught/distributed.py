@@ -12,36 +12,24 @@ from __future__ import annotations
 
 import io
 import os
-import pickle
 import signal
 import sys
-import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
-from datetime import timedelta
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, NoReturn, TypeVar
 
-from selftaught.errors import GO_ON, ConfigError, SelftaughtError, TrainingError
+from selftaught.errors import ConfigError, SelftaughtError, TrainingError
+from selftaught.meeting import LOST, Lost, Meeting, number
 from selftaught.processes import ProcessGroup, num_processes, process_group
 
 T = TypeVar("T")
 VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")  # as torchrun and Kubernetes' PyTorchJob set them
-TIMEOUT_SECONDS = 1800  # longer than the first process writes or scores by itself
-LOOK_SECONDS = 0.2  # between looks at whether there is work
-LOST = (
-    "a training process ended or hung, killed perhaps for lack of memory, or its machine is gone; what is done is "
-    f"kept: {GO_ON}, with as many processes as you like"
-)
 
 
 def launched() -> bool:
     """Whether torchrun, or something that sets the same variables, has started this process."""
     return all(os.environ.get(name) for name in VARIABLES)
-
-
-def _number(variable: str, default: int) -> int:
-    return int(os.environ.get(variable) or default)
 
 
 def launched_size() -> int:
@@ -79,7 +67,7 @@ class DistributedGroup(ProcessGroup):
 
     def in_turn(self, work: Callable[[], T]) -> T:
         """Does something that needs much memory for a moment, on each machine one process after another."""
-        own, most = _number("LOCAL_RANK", 0), max(self.gather(_number("LOCAL_WORLD_SIZE", 1)))
+        own, most = number("LOCAL_RANK", 0), max(self.gather(number("LOCAL_WORLD_SIZE", 1)))
         for turn in range(most):
             if turn == own:
                 result = work()
@@ -91,36 +79,13 @@ class DistributedGroup(ProcessGroup):
         raise AssertionError("processes of torchrun share no memory")
 
 
-class _Session:
+class _Session(Meeting):
     """This process's connection to the others, from the first need of it to the end."""
 
     def __init__(self) -> None:
-        from torch.distributed.distributed_c10d import PrefixStore
-        from torch.distributed.rendezvous import rendezvous
-
-        self.timeout = timedelta(seconds=_number("SELFTAUGHT_TIMEOUT_SECONDS", TIMEOUT_SECONDS))
-        with _refused_in_words():
-            shared, self.rank, self.size = next(rendezvous("env://", timeout=self.timeout))
-        self.store = PrefixStore("selftaught", shared)
         self.group: DistributedGroup | None = None
-        self.failed = False
-        self._calls = 0
         signal.signal(signal.SIGTERM, _ended_from_outside)
-
-    def call(self, more: bool) -> None:
-        """The first process: has the others come to work, or go."""
-        self.store.set(f"call/{self._calls}", "work" if more else "end")
-        self._calls += 1
-
-    def called(self) -> bool:
-        """The others: wait until there is work; False at the end."""
-        key = f"call/{self._calls}"
-        while not self.store.check([key]):
-            if self.error() is not None:
-                raise _Lost(LOST)
-            time.sleep(LOOK_SECONDS)
-        self._calls += 1
-        return bool(self.store.get(key) == b"work")
+        super().__init__()
 
     def joined(self) -> DistributedGroup:
         """The group of all; everyone must come."""
@@ -143,29 +108,13 @@ class _Session:
             self.group = DistributedGroup(self.rank, self.size)
         return self.group
 
-    def tell(self, error: SelftaughtError) -> None:
-        """Leaves word of why this process ends, unless another has."""
-        import torch.distributed as dist
-
-        self.failed = True
-        with suppress(dist.DistError, RuntimeError):
-            self.store.compare_set("error", "", pickle.dumps(error).hex())
-
-    def error(self) -> SelftaughtError | None:
-        """Why a process has ended, if one has left word."""
-        import torch.distributed as dist
-
-        with suppress(dist.DistError, RuntimeError):
-            if self.store.check(["error"]):
-                error: SelftaughtError = pickle.loads(bytes.fromhex(self.store.get("error").decode()))
-                return error
-        return None
-
     def end(self) -> None:
         """All come here at the end: a process that leaves while another is still in an exchange aborts it."""
         import torch.distributed as dist
 
-        if self.group is not None:
+        if self.group is None:
+            self.part()
+        else:
             dist.barrier()
             dist.destroy_process_group()
 
@@ -194,11 +143,17 @@ def working_group(
     Raises:
         ConfigError: more or fewer are wanted than torchrun has started.
     """
+    size = group_size(wanted, batch_size, weight_bytes)
+    return launched_group(work, *arguments) if launched() else process_group(size, work, *arguments)
+
+
+def group_size(wanted: int, batch_size: int, weight_bytes: int) -> int:
+    """How many `working_group` has work together; it says what is given and raised."""
     if not launched():
-        return process_group(num_processes(wanted, batch_size, weight_bytes), work, *arguments)
+        return num_processes(wanted, batch_size, weight_bytes)
     if wanted not in (0, launched_size()):
         raise ConfigError(f"processes: torchrun has started {launched_size()}, not {wanted}; leave --processes out")
-    return launched_group(work, *arguments)
+    return launched_size()
 
 
 @contextmanager
@@ -239,7 +194,11 @@ def assist() -> int:
     from selftaught.runtime import prepare
 
     prepare()
-    session = _session()
+    try:
+        session = _session()
+    except ConfigError as error:  # nobody else would hear of it
+        print(f"selftaught: process {os.environ['RANK']}: {error}", file=sys.stderr)
+        return 2
     try:
         while session.called():
             group = session.joined()
@@ -251,7 +210,7 @@ def assist() -> int:
         return 0
     except KeyboardInterrupt:
         return 1
-    except _Lost:
+    except Lost:
         _say_lost(session)
     except SelftaughtError as error:
         session.tell(error)  # the first process tells the user
@@ -279,13 +238,9 @@ def finish(code: int) -> None:
     session.end()
 
 
-class _Lost(TrainingError):
-    """Others are gone, or this process was told to go."""
-
-
 def _ended_from_outside(*_: Any) -> NoReturn:
     """torchrun ends all when one has ended; so does a scheduler that takes the machine back."""
-    raise _Lost(LOST)
+    raise Lost(LOST)
 
 
 def _say_lost(session: _Session) -> None:
@@ -303,23 +258,10 @@ def _is_loss(error: Exception) -> bool:
     return isinstance(error, RuntimeError) and any(word in words for word in ("gloo", "Connection", "onnection reset"))
 
 
-@contextmanager
-def _refused_in_words() -> Iterator[None]:
-    """Raises ConfigError where the others cannot be met."""
-    import torch.distributed as dist
-
-    try:
-        yield
-    except (dist.DistError, ValueError) as error:
-        where = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
-        words = " ".join(str(error).split())[:200]
-        raise ConfigError(f"the other processes cannot be met at {where} ({words}); see docs/cluster.md") from error
-
-
 def _own_gpu() -> Any:
     import torch
 
-    own = _number("LOCAL_RANK", 0)
+    own = number("LOCAL_RANK", 0)
     if own >= torch.cuda.device_count():
         raise ConfigError(f"{own + 1} processes or more on a machine with {torch.cuda.device_count()} GPUs: one each")
     torch.cuda.set_device(own)

@@ -20,6 +20,7 @@ def main() -> None:
     """
     if not launched():
         _main()
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # else torch shows its stack where the others are gone
     if os.environ["RANK"] != "0":
         sys.exit(assist())
     code: int | str | None = 1

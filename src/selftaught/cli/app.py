@@ -18,6 +18,7 @@ from selftaught.cli.options import (
     AsJson,
     Beside,
     Documents,
+    DryRun,
     Excused,
     Generator,
     InWorkspace,
@@ -108,6 +109,7 @@ def learn(
     ] = False,
     every: Annotated[str | None, typer.Option(help="With --interactions: as a service, each 24h or 7d.")] = None,
     workspace: InWorkspace = HERE,
+    dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
     """Teach a model from your demonstrations, and measure what it gained and forgot.
@@ -123,6 +125,8 @@ def learn(
     changes = [*([f"method={method}"] if method else []), *(overrides or [])]
     place = out or Path("runs/learn")
     about = {"--generator": generator, "--questions": questions, "--beside": beside, "--judge": judge}
+    if dry_run and (interactions or documents is not None):
+        raise ConfigError("--dry-run: is for a data set or a skill; documents and conversations become rows on the way")
     if interactions:
         lesson = {"--override": override, "--reason": reason, "--model": model, "--out": out, "--resume": resume}
         others = {"--every": every} if as_json else {}
@@ -140,11 +144,10 @@ def learn(
     data = learning.check_data(data, about)
     opened = ledger.workspace_of(data, workspace, model, out, resume)
     if opened is not None:
-        ledger.learn_skill(opened, data, recipe, changes, override or [], reason, processes, as_json)
+        ledger.learn_skill(opened, data, recipe, changes, override or [], reason, processes, as_json, dry_run)
     ledger.check_no_lesson(data, override or [], reason)
-    learning.learn_data(
-        data, located(model or "smollm2-135m"), place, load_config(recipe, changes), resume, processes, as_json
-    )
+    run = learning.dry_run if dry_run else learning.learn_data
+    run(data, located(model or "smollm2-135m"), place, load_config(recipe, changes), resume, processes, as_json)
 
 
 @app.command()

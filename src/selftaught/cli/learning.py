@@ -110,6 +110,32 @@ def learn_data(data: str, model: str, out: Path, config: Any, resume: bool, proc
     show(report, out, as_json, out if config.teaches else None, question)
 
 
+def dry_run(data: Any, model: str, out: Path | None, config: Any, resume: bool, processes: int, as_json: bool) -> None:
+    """Prints what `learn` would do with a data set outside of a workspace, or (without `out`) with a skill's rows."""
+    from selftaught.continual.dry_run import dry_run as run
+
+    found = run(data, model, out, config, resume, processes)
+    if as_json:
+        print_json(found)
+        return
+    longest, sizes, settings = found["longest"], found["model"], found["config"]
+    print(f"{found['taught']} rows to teach, {found['asked']} more to ask; all fit.")
+    print(
+        f"Longest prompt: {longest['prompt']} tokens, the teacher's {longest['teacher_prompt'] or 'not used'}; longest "
+        f"demonstration: {longest['demonstration']}; a completion ends at {longest['completion']}."
+    )
+    print(f"{sizes['path']}: {sizes['parameters']:,} weights; {sizes['trained']:,} numbers are trained.")
+    if found["steps"]:
+        print(
+            f"{found['steps']} steps of {found['batch_size']} completions by {settings['method']}, peak learning rate "
+            f"{settings['learning_rate']:g}, a checkpoint every {settings['checkpoint_every']} steps."
+        )
+    where = ", ".join(f"{name} ({number})" for name, number in found["machines"].items())
+    print(f"Processes: {found['processes']}" + (f", parallel={settings['parallel']}, on {where}" if where else ""))
+    print(f"Would write: {', '.join(found['writes']) or 'a version in the workspace, if the gate lets it in'}")
+    print("Nothing was written; whether it fits in memory was not looked at.")
+
+
 def _show_questions(report: dict[str, Any], out: Path) -> None:
     """What became of the questions, and the strict and lenient accuracies."""
     from rich.console import Console

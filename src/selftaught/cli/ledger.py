@@ -286,10 +286,12 @@ def learn_skill(
     reason: str,
     processes: int,
     as_json: bool,
+    dry_run: bool,
 ) -> NoReturn:
     """A lesson in a workspace; ends with an exit code for scripts."""
     from dataclasses import asdict
 
+    from selftaught.cli import learning
     from selftaught.cli.progress import Progress
     from selftaught.config import METHOD_LABELS
     from selftaught.config_files import read_toml
@@ -297,6 +299,10 @@ def learn_skill(
     from selftaught.recipes import recipe_file
 
     config = workspace.config.learn_config(read_toml(recipe_file(recipe)) if recipe else {}, overrides)
+    if dry_run:
+        rows, head = workspace.rows(workspace.ledger.skill(skill)), workspace.model_folder(workspace.ledger.head())
+        learning.dry_run(rows, str(head), None, config, False, processes, as_json)
+        raise typer.Exit
     labels = {"head": f"HEAD ({workspace.ledger.head().name})", "lesson": f"{METHOD_LABELS[config.method]} {skill}"}
     with Progress(labels, quiet=as_json) as progress:
         lesson = teach(workspace, skill, config, override, reason, progress, processes)

@@ -45,6 +45,9 @@ Judge = Annotated[
     str | None,
     typer.Option(help="Who judges answers about documents that rules cannot: http://…/v1#MODEL."),
 ]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Check everything but the weights, say what would be done, and write nothing.")
+]
 Reason = Annotated[str, typer.Option(help="Why, in words; recorded in the ledger.")]
 
 HERE = Path()

@@ -13,6 +13,7 @@ from selftaught.errors import ArtifactError, ConfigError
 from selftaught.files import locked, read_json, write_json
 from selftaught.types import Example
 
+REQUEST_FILE = "request.json"
 STORE = "documents"  # what was read of documents
 
 
@@ -29,21 +30,32 @@ def run_folder(out: Path, request: dict[str, Any], resume: bool) -> Iterator[Non
         ArtifactError: there is a run in it and `resume` is not set, or another process is at work in it.
         ConfigError: there is another run in it.
     """
-    if out.exists() and not out.is_dir():
-        raise ArtifactError(f"{out}: is a file, not a folder; choose another --out")
+    _check_is_folder(out)
     with locked(out):
-        _check_request(out, request, resume)
+        if check_request(out, request, resume):
+            write_json(out / REQUEST_FILE, request)
         yield
 
 
-def _check_request(out: Path, request: dict[str, Any], resume: bool) -> None:
-    path = out / "request.json"
-    found = {entry.name for entry in out.iterdir() if not entry.name.startswith(".")}
+def _check_is_folder(out: Path) -> None:
+    if out.exists() and not out.is_dir():
+        raise ArtifactError(f"{out}: is a file, not a folder; choose another --out")
+
+
+def run_request(model: str, digest: str, config: LearnConfig) -> dict[str, Any]:
+    """What determines a run's result: the model's name, the data's hash, the configuration."""
+    return {"model": model, "data": digest, "config": config.model_dump(mode="json")}
+
+
+def check_request(out: Path, request: dict[str, Any], resume: bool) -> bool:
+    """Whether a run is a new one, and not what is in its folder already; see `run_folder`."""
+    _check_is_folder(out)
+    path = out / REQUEST_FILE
+    found = {entry.name for entry in out.iterdir() if not entry.name.startswith(".")} if out.exists() else set()
     # Nothing has been done yet, or the last try ended at once on a wrong model or wrong data. What was read of
     # documents is told by its content, so that any run may use it.
     if not found or (path.name in found and found <= {path.name, STORE}):
-        write_json(path, request)
-        return
+        return True
     if path.name not in found:
         raise ArtifactError(f"{out}: is not empty and holds no run of ours; choose another --out")
     if not resume:
@@ -54,6 +66,7 @@ def _check_request(out: Path, request: dict[str, Any], resume: bool) -> None:
         raise ConfigError(
             f"{out}: holds another run (different {changed[0]}); choose another --out, or ask for the same"
         )
+    return False
 
 
 def learn(
@@ -91,7 +104,7 @@ def learn(
     check_scorers(examples)
     digest, out = data_hash(examples), Path(out)
     name = Path(data).name if isinstance(data, (str, Path)) else "examples"
-    with run_folder(out, {"model": model, "data": digest, "config": config.model_dump(mode="json")}, resume):
+    with run_folder(out, run_request(model, digest, config), resume):
         return taught_and_reported(examples, name, model, out, config, watch, processes)
 
 

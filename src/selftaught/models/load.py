@@ -225,19 +225,40 @@ def load_tokenizer(path: Path) -> Any:
     return tokenizer
 
 
-def _adapter_base(path: Path) -> Path:
+def _adapter_base(path: Path, weights: bool = True) -> Path:
     from selftaught.files import read_json
 
     name = read_json(path / "adapter_config.json").get("base_model_name_or_path")
     if not name:
         raise ModelError(f"{path}: adapter_config.json does not name its base model")
-    return resolve_model(name)
+    return resolve_model(name, weights)
 
 
 def _stop_ids(model: Any, tokenizer: Any) -> frozenset[int]:
     configured = getattr(model.generation_config, "eos_token_id", None)
     ids = {tokenizer.eos_token_id} | set(configured if isinstance(configured, list) else [configured])
     return frozenset(i for i in ids if i is not None)
+
+
+def load_outline(source: str | Path) -> LanguageModel:
+    """A model's shapes and tokenizer without its weights, which take no memory and need not even be there.
+
+    Raises:
+        ModelError: its configuration or tokenizer cannot be found or read.
+    """
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    path = base = resolve_model(source, weights=False)
+    tokenizer = load_tokenizer(path)
+    while (base / "adapter_config.json").is_file():
+        base = _adapter_base(base, weights=False)
+    try:
+        config = AutoConfig.from_pretrained(base, trust_remote_code=False)
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    except Exception as error:  # each library that reads a part of it raises errors of its own
+        raise ModelError(f"{path}: not a model that can be read ({_one_line(error)})") from error
+    return LanguageModel(model, tokenizer, path, torch.float32, _stop_ids(model, tokenizer), _max_tokens(config))
 
 
 def longest_input(path: Path) -> int:

@@ -42,12 +42,13 @@ def weight_bytes(model: str) -> int:
     return sum(path.stat().st_size for path in Path(model).glob("model*.safetensors"))
 
 
-def resolve_model(source: str | Path) -> Path:
+def resolve_model(source: str | Path, weights: bool = True) -> Path:
     """The directory of a model, fetched and converted first where need be.
 
     Args:
         source: an embedded name ("smollm2-135m"), a model's directory, a run's folder (its taught model
             is taken), or a hub id ("owner/name").
+        weights: whether they are needed; if not, they are not fetched from the hub.
 
     Raises:
         ModelError: there is no such model, or it cannot be fetched, or it holds no safetensors.
@@ -69,13 +70,13 @@ def resolve_model(source: str | Path) -> Path:
         raise ModelError(
             f"{name}: no such model directory; embedded models are {', '.join(EMBEDDED)}, hub ids look like owner/name"
         )
-    return _from_hub(name)
+    return _from_hub(name, weights)
 
 
-def _checked_directory(path: Path) -> Path:
+def _checked_directory(path: Path, weights: bool = True) -> Path:
     if not ((path / "config.json").is_file() or (path / "adapter_config.json").is_file()):
         raise ModelError(f"{path}: not a model directory (it has no config.json)")
-    if not any(path.glob("*.safetensors")):
+    if weights and not any(path.glob("*.safetensors")):
         pickled = [file.name for pattern in PICKLES for file in path.glob(pattern)]
         found = f"only {pickled[0]}, and pickle files can run code" if pickled else "no weights"
         raise ModelError(f"{path}: holds {found}; convert the weights to safetensors")
@@ -84,13 +85,13 @@ def _checked_directory(path: Path) -> Path:
     return path
 
 
-def _from_hub(name: str) -> Path:
+def _from_hub(name: str, weights: bool) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
-    wanted = ["*.safetensors", "*.json", "*.jinja", "*.txt", "*.model"]
+    wanted = [*(["*.safetensors"] if weights else []), "*.json", "*.jinja", "*.txt", "*.model"]
     try:
-        return _checked_directory(Path(snapshot_download(name, allow_patterns=wanted)))
+        return _checked_directory(Path(snapshot_download(name, allow_patterns=wanted)), weights)
     except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
         reason = " ".join(str(error).split())[:120]
         raise ModelError(

@@ -10,7 +10,8 @@ to the loss, which is drift itself, on the model's own everyday talk (after arXi
 Where the model has learned skills before, the prompts are still written and answered by the model as it was before
 the first of them, so that what each lesson costs does not add up. And prompts of those skills are *rehearsed* in the
 same way: what the model says to them now, right or wrong, is what the student is held to. No demonstration is needed
-again.
+again. So is what it makes of rows that show it another row's demonstration (`anchor.shown`): a model that stops
+following what it is shown is no teacher for the next lesson.
 
 Legend: N completion tokens, H hidden size.
 """
@@ -75,16 +76,30 @@ class AnchorRow:
     hidden: Tensor  # [N, H]
 
 
+@dataclass(frozen=True)
+class Kept:
+    """Prompts besides the general ones, to which the student is held to what the base says now.
+
+    Attributes:
+        prompts: as token ids.
+        max_new_tokens: longest answer to one of them.
+        rows_a_step: so many of them beside each step's batch.
+    """
+
+    prompts: Sequence[tuple[int, ...]]
+    max_new_tokens: int
+    rows_a_step: int
+
+
 class Anchor:
     """Rows drawn once from the base model, and the loss that holds the student to them.
 
     Args:
-        base: the model before it is taught; it answers the rehearsed prompts.
+        base: the model before it is taught; it answers the kept prompts.
         config: number of rows, their length and weight.
         seed: of the rows.
         processes: who draw the rows, and share those of a step.
-        rehearsed: prompts of earlier skills, as token ids; as many as `config.pool` are used.
-        rehearsed_tokens: longest answer to one of them.
+        kept: prompts of earlier skills, and of other kinds; of each at most `config.pool` are used, evenly taken.
         origin: who writes and answers the general prompts: the model before it was taught anything; None is `base`.
         num_steps: steps that it will be used for; no more rows are drawn than they need.
     """
@@ -95,26 +110,26 @@ class Anchor:
         config: AnchorConfig,
         seed: int,
         processes: ProcessGroup = ALONE,
-        rehearsed: Sequence[Sequence[int]] = (),
-        rehearsed_tokens: int = 0,
+        kept: Sequence[Kept] = (),
         origin: LanguageModel | None = None,
         num_steps: int | None = None,
     ) -> None:
         self.config = config
         self.processes = processes
         self.seed = seed
-        if num_steps is not None:
-            config = config.model_copy(update={"pool": min(config.pool, max(1, config.rows * num_steps))})
-            rehearsed = _evenly(rehearsed, config.rehearsal * num_steps)
-        prompts = _evenly(rehearsed, self.config.pool) if config.rehearsal else []
+        needed = math.inf if num_steps is None else num_steps
         self._held: list[_Held] = []
         if config.rows:
+            pool = max(1, int(min(config.pool, config.rows * needed)))
             with (origin or base).whole() as writer:
-                self._held.append(_Held(draw_rows(writer, config, seed, processes), config.rows, _copied_head(writer)))
-        if prompts:
-            with base.whole() as writer:
-                answers = answered(writer, prompts, rehearsed_tokens, seed, processes)
-                self._held.append(_Held(answers, config.rehearsal, _copied_head(writer)))
+                rows = draw_rows(writer, config.model_copy(update={"pool": pool}), seed, processes)
+                self._held.append(_Held(rows, config.rows, _copied_head(writer)))
+        for some in kept:
+            prompts = _evenly(some.prompts, int(min(config.pool, some.rows_a_step * needed)))
+            if some.rows_a_step and prompts:
+                with base.whole() as writer:
+                    answers = answered(writer, prompts, some.max_new_tokens, seed, processes)
+                    self._held.append(_Held(answers, some.rows_a_step, _copied_head(writer)))
 
     @property
     def general(self) -> Sequence[AnchorRow]:
@@ -150,10 +165,10 @@ class Anchor:
         return total / self.config.weight
 
 
-def _evenly(prompts: Sequence[Sequence[int]], at_most: int) -> list[tuple[int, ...]]:
+def _evenly(prompts: Sequence[tuple[int, ...]], at_most: int) -> list[tuple[int, ...]]:
     """So many prompts, evenly taken."""
     wanted = min(at_most, len(prompts))
-    return [tuple(prompts[index * len(prompts) // wanted]) for index in range(wanted)]
+    return [prompts[index * len(prompts) // wanted] for index in range(wanted)]
 
 
 @dataclass(frozen=True)

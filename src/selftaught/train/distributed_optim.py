@@ -120,6 +120,21 @@ def _local(tensor: Any) -> Tensor:
     return local
 
 
+def check_together(config: LearnConfig, distributed: bool) -> None:
+    """Refuses what processes cannot train together.
+
+    Args:
+        config: of the run.
+        distributed: whether torchrun has started them.
+
+    Raises:
+        ConfigError: they cannot.
+    """
+    check_parallel(config.parallel, distributed)
+    if config.parallel == "fsdp2" and config.weights.kind == "lora" and isinstance(config.teacher, EmaTeacher):
+        raise ConfigError("teacher.kind: ema with adapters needs whole weights in every process; use parallel=ddp")
+
+
 def load_student(source: str | Path, config: LearnConfig, processes: ProcessGroup) -> LanguageModel:
     """The model with the weights that are to be trained, whole or in parts, as `config.parallel` says.
 
@@ -127,10 +142,8 @@ def load_student(source: str | Path, config: LearnConfig, processes: ProcessGrou
         ConfigError: these processes cannot train together in this way.
         ModelError: see `load_model`.
     """
-    check_parallel(config.parallel, processes.distributed)
+    check_together(config, processes.distributed)
     sharded = config.parallel == "fsdp2"
-    if sharded and config.weights.kind == "lora" and isinstance(config.teacher, EmaTeacher):
-        raise ConfigError("teacher.kind: ema with adapters needs whole weights in every process; use parallel=ddp")
 
     def load() -> LanguageModel:
         student = load_model(source, dtype=config.dtype, masters=True, device=torch.device("cpu") if sharded else None)

@@ -151,7 +151,8 @@ def train(
     optimizer = make_optimizer(student, config, processes)
     release_memory()  # the weights as they were loaded
     started = time.perf_counter()
-    method = make_method(student, optimizer, rows, config, processes, rehearse, None if origin == source else origin)
+    origin = None if origin == source else origin
+    method = make_method(student, optimizer, rows, config, processes, rehearse, origin, examples)
     record, first = RunRecord(seconds=time.perf_counter() - started), 0
     if checkpoints is not None:
         record, first = _restored(checkpoints, optimizer, method, processes) or (record, first)

@@ -12,11 +12,11 @@ from selftaught.config import FrozenTeacher, LearnConfig
 from selftaught.models.load import LanguageModel, load_model
 from selftaught.models.teacher import TeacherModel
 from selftaught.processes import ProcessGroup
-from selftaught.train.anchor import Anchor
+from selftaught.train.anchor import Anchor, Kept
 from selftaught.train.batch import TrainRow, batch_indices
 from selftaught.train.optim import AnyOptimizer
 from selftaught.train.rollouts import Rollouts
-from selftaught.train.rows import rehearsal_prompts
+from selftaught.train.rows import rehearsal_prompts, shown_prompts
 from selftaught.train.sft import sft_step
 from selftaught.train.step import StepOutput, check_finite, sdft_step
 from selftaught.types import Example
@@ -67,6 +67,7 @@ class Distillation(Method):
     Args:
         rehearse: examples of earlier skills.
         origin: the model before it was taught anything, where that is another one than the student.
+        taught: the examples that the rows are made of.
     """
 
     def __init__(
@@ -78,17 +79,27 @@ class Distillation(Method):
         processes: ProcessGroup,
         rehearse: Sequence[Example] = (),
         origin: str | Path | None = None,
+        taught: Sequence[Example] = (),
     ) -> None:
         super().__init__(student, optimizer, rows, config, processes)
         self.teacher = _teacher(student, optimizer, config, processes)
         self.rollouts = Rollouts(student, self.teacher, rows, config, processes)
         self.anchor = None
-        if config.anchor.rows or (rehearse and config.anchor.rehearsal):
-            prompts, length = rehearsal_prompts(student, rehearse)
+        kept = self._kept(rehearse, taught)
+        if config.anchor.rows or any(some.prompts for some in kept):
             writer = None if origin is None else load_model(origin, dtype=config.dtype)
-            self.anchor = Anchor(
-                student, config.anchor, config.seed, processes, prompts, length, writer, config.total_steps
-            )
+            self.anchor = Anchor(student, config.anchor, config.seed, processes, kept, writer, config.total_steps)
+
+    def _kept(self, rehearse: Sequence[Example], taught: Sequence[Example]) -> list[Kept]:
+        """What the anchor holds the student to besides general prompts."""
+        config, kept = self.config, []
+        if config.anchor.rehearsal:
+            prompts, length = rehearsal_prompts(self.student, rehearse)
+            kept.append(Kept(prompts, length, config.anchor.rehearsal))
+        if config.anchor.shown:
+            prompts = shown_prompts(self.student, taught, config, config.anchor.pool)
+            kept.append(Kept(prompts, config.completion_limit, config.anchor.shown))
+        return kept
 
     def step(self, indices: Sequence[int], step: int) -> StepOutput:
         """See `Method`."""
@@ -194,10 +205,11 @@ def make_method(
     processes: ProcessGroup,
     rehearse: Sequence[Example] = (),
     origin: str | Path | None = None,
+    taught: Sequence[Example] = (),
 ) -> Method:
     """The configured method, ready for its first step; see `Distillation` for the arguments."""
     if config.distils:
-        return Distillation(student, optimizer, rows, config, processes, rehearse, origin)
+        return Distillation(student, optimizer, rows, config, processes, rehearse, origin, taught)
     others = {"teacher_samples": TeacherSamples, "replay": Replay, "reinvoke": Reinvoke}
     return others.get(config.method, Method)(student, optimizer, rows, config, processes)
 

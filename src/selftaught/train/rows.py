@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
+from itertools import islice
 
 from selftaught.config import LearnConfig
 from selftaught.errors import ConfigError, DataError
 from selftaught.models.load import LanguageModel
-from selftaught.prompts import student_prompt, teacher_prompt
+from selftaught.prompts import render, student_prompt, teacher_messages, teacher_prompt
 from selftaught.train.batch import TrainRow
 from selftaught.types import Example
 
@@ -71,6 +73,33 @@ def _row(example: Example, target: tuple[int, ...], model: LanguageModel, config
     if not config.shows_teacher:
         return TrainRow(example.id, prompt, (), target)
     return TrainRow(example.id, prompt, tuple(teacher_prompt(example, tokenizer, config.prompts, room)), target)
+
+
+def shown_prompts(
+    model: LanguageModel, examples: Sequence[Example], config: LearnConfig, at_most: int
+) -> list[tuple[int, ...]]:
+    """Prompts that ask a taught row's question and show another row's demonstration, as token ids.
+
+    Shown its own, a student that has learned the answer need not look at what it is shown. Those that do not fit are
+    left out.
+
+    Args:
+        model: whose tokens, and room.
+        examples: those of split "train" are taken.
+        config: resolved; whose template (`prompts.skill`), and length of an answer.
+        at_most: so many; nearer neighbours come first.
+    """
+    taught = [example for example in examples if example.split == "train"]
+    pairs = (
+        (taught[place], taught[(place + offset) % len(taught)])
+        for offset in range(1, len(taught))
+        for place in range(len(taught))
+    )
+    prompts = []
+    for asked, other in islice(((a, b) for a, b in pairs if a.demonstration != b.demonstration), at_most):
+        swapped = replace(asked, context=None, said=None, feedback=None, demonstration=other.demonstration)
+        prompts.append(tuple(render(teacher_messages(swapped, config.prompts), model.tokenizer)))
+    return [prompt for prompt in prompts if len(prompt) + config.completion_limit <= model.max_tokens]
 
 
 def rehearsal_prompts(model: LanguageModel, examples: Sequence[Example]) -> tuple[list[tuple[int, ...]], int]:

@@ -18,13 +18,14 @@ from tiny_run import (
     weights_of,
 )
 
-from selftaught.config import AnchorConfig
+from selftaught.config import AnchorConfig, LearnConfig
 from selftaught.losses.divergence import divergence
 from selftaught.models.load import LanguageModel, load_model
 from selftaught.processes import ALONE
-from selftaught.train.anchor import OPENERS, Anchor, answered, draw_rows, user_turn
+from selftaught.train.anchor import OPENERS, Anchor, Kept, answered, draw_rows, user_turn
 from selftaught.train.batch import batch_indices
-from selftaught.train.rows import rehearsal_prompts
+from selftaught.train.methods import Distillation, make_method
+from selftaught.train.rows import prepare, rehearsal_prompts, shown_prompts
 from selftaught.types import Example, Message
 
 CONFIG = AnchorConfig(rows=3, pool=7, max_new_tokens=6)
@@ -152,13 +153,13 @@ def test_rehearsed_rows_join_the_anchors_own(sharp_model: Path, base: LanguageMo
     A model that has learned before is held to its origin on general prompts, and to itself on the rehearsed ones.
     """
     prompts, length = rehearsal_prompts(base, LEARNED)
-    config = CONFIG.model_copy(update={"rehearsal": 2})
+    config = CONFIG
     student, optimizer, _, _ = make_student(sharp_model, tiny_config())
     origin = base
     if learned_before:
         origin = load_model(sharp_model, dtype="float32")
         shake({name: p.data for name, p in origin.model.named_parameters()}, 7)
-    anchor = Anchor(student, config, 0, ALONE, prompts, length, origin if learned_before else None)
+    anchor = Anchor(student, config, 0, ALONE, [Kept(prompts, length, 2)], origin if learned_before else None)
     shake(optimizer.masters, 1)
     value = anchor.backward(student, 1, 64)
     reference = load_model(sharp_model, dtype="float32")
@@ -179,7 +180,7 @@ def test_rehearsed_rows_join_the_anchors_own(sharp_model: Path, base: LanguageMo
 def test_rehearsal_needs_no_rows_of_the_anchors_own(sharp_model: Path, base: LanguageModel) -> None:
     prompts, length = rehearsal_prompts(base, LEARNED)
     student, optimizer, _, _ = make_student(sharp_model, tiny_config())
-    anchor = Anchor(student, AnchorConfig(rows=0, rehearsal=2), 0, ALONE, prompts, length)
+    anchor = Anchor(student, AnchorConfig(rows=0), 0, ALONE, [Kept(prompts, length, 2)])
     shake(optimizer.masters, 1)
     assert anchor.backward(student, 0, 64) > 0.01
 
@@ -187,14 +188,65 @@ def test_rehearsal_needs_no_rows_of_the_anchors_own(sharp_model: Path, base: Lan
 def test_a_pool_bounds_what_is_rehearsed(sharp_model: Path, base: LanguageModel) -> None:
     prompts, length = rehearsal_prompts(base, LEARNED)
     student, _, _, _ = make_student(sharp_model, tiny_config())
-    anchor = Anchor(student, AnchorConfig(rows=0, rehearsal=2, pool=2), 0, ALONE, prompts, length)
+    anchor = Anchor(student, AnchorConfig(rows=0, pool=2), 0, ALONE, [Kept(prompts, length, 2)])
     assert [row.prompt for row in anchor._held[0].rows] == [prompts[0], prompts[2]], "evenly taken"
 
 
 def test_no_more_is_drawn_than_the_steps_need(sharp_model: Path, base: LanguageModel) -> None:
     prompts, length = rehearsal_prompts(base, LEARNED)
-    config = AnchorConfig(rows=3, pool=100, rehearsal=1, max_new_tokens=4)
-    anchor = Anchor(base, config, 0, ALONE, prompts, length, num_steps=2)
+    config = AnchorConfig(rows=3, pool=100, max_new_tokens=4)
+    anchor = Anchor(base, config, 0, ALONE, [Kept(prompts, length, 1)], num_steps=2)
     assert [len(held.rows) for held in anchor._held] == [6, 2]
     assert {row.prompt for row in anchor._held[1].rows} == {prompts[0], prompts[2]}
     assert len(Anchor(base, config.model_copy(update={"pool": 4}), 0, num_steps=2).general) == 4
+
+
+# ----------------------------------------------------------------------------- following what is shown
+
+
+TAUGHT = [
+    Example("a", (Message("user", "First?"),), "One.", "A document.", split="train"),
+    Example("b", (Message("user", "Second?"),), "Two.", split="train"),
+    Example("c", (Message("user", "Third?"),), "One.", split="train"),
+    Example("d", (Message("user", "Asked?"),), "Three.", split="test"),
+]
+
+
+def resolved(**anchor: int) -> LearnConfig:
+    return tiny_config(anchor=anchor).resolve(3, 5)
+
+
+def test_shown_prompts_show_each_row_what_others_say(base: LanguageModel) -> None:
+    config = resolved()
+    shown = [base.tokenizer.decode(prompt) for prompt in shown_prompts(base, TAUGHT, config, 100)]
+    pairs = [("First", "Two."), ("Second", "One."), ("Third", "Two."), ("Second", "One.")]
+    turn = "<|im_start|>user\n{0}?<|im_end|>\n<|im_start|>assistant\n{1}<|im_end|>\n"
+    expected = [2 * turn.format(*pair) + turn.format(pair[0], "").partition("<|im_end|>\n<|im_start|>assistant")[0]
+                + "<|im_end|>\n<|im_start|>assistant\n" for pair in pairs]  # fmt: skip
+    assert sorted(shown) == sorted(expected), "never its own, nor one that says the same; no document; no test row"
+    assert len(shown_prompts(base, TAUGHT, config, 2)) == 2
+    assert shown_prompts(base, TAUGHT[:1], config, 100) == shown_prompts(base, [], config, 100) == []
+
+
+def test_prompts_that_leave_no_room_for_an_answer_are_not_shown(base: LanguageModel) -> None:
+    config = resolved()
+    long = Example("e", (Message("user", "x" * (base.max_tokens // 2)),), "Four.", split="train")
+    shown = shown_prompts(base, [*TAUGHT, long], config, 100)
+    assert shown_prompts(base, TAUGHT, config, 100)[0] in shown
+    assert all(len(prompt) + config.completion_limit <= base.max_tokens for prompt in shown)
+
+
+@pytest.mark.parametrize("shown", [0, 2])
+def test_a_run_is_held_to_what_it_was_shown(sharp_model: Path, base: LanguageModel, shown: int) -> None:
+    student, optimizer, _, _ = make_student(sharp_model, resolved())
+    config, rows = prepare(TAUGHT, student, resolved(rows=0, shown=shown))
+    method = make_method(student, optimizer, rows, config, ALONE, taught=TAUGHT)
+    assert isinstance(method, Distillation)
+    if not shown:
+        assert method.anchor is None
+        return
+    assert method.anchor is not None
+    (held,) = method.anchor._held
+    prompts = shown_prompts(base, TAUGHT, config, 100)
+    assert [row.prompt for row in held.rows] == prompts and held.rows_a_step == 2
+    assert held.rows[0].completion == answered(base, prompts, config.completion_limit, config.seed, ALONE)[0].completion

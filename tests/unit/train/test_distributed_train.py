@@ -56,6 +56,7 @@ def config(name: str) -> LearnConfig:
     those of tokens that only the anchor's rows have get no other, so there is none then.
     """
     parallel, kind, head = name.split()
+    held = 2 if head == "tied" else 0
     tree: dict[str, Any] = {
         "parallel": "auto" if parallel in ("ddp", "one") else parallel,
         "steps": STEPS,
@@ -64,7 +65,7 @@ def config(name: str) -> LearnConfig:
         "checkpoint_every": 1,
         "keep_checkpoints": 9,
         "rollout": {"max_new_tokens": 6, "teacher_share": 1.0, "teacher_share_fall": 1.0},
-        "anchor": {"rows": 2 if head == "tied" else 0, "pool": 6, "max_new_tokens": 4},
+        "anchor": {"rows": held, "shown": held, "pool": 6, "max_new_tokens": 4},
     }
     return tiny_config(**{**tree, **CONFIGS[kind]})
 

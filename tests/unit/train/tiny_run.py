@@ -45,7 +45,7 @@ def tiny_config(**values: Any) -> LearnConfig:
         "warmup_steps": 0,
         "dtype": "float32",
         "weights": {"kind": "full"},
-        "anchor": {"rows": 0},
+        "anchor": {"rows": 0, "shown": 0},
         "rollout": {"max_new_tokens": 6, "teacher_share": 0.0},
     }
     return parse_config({**tree, **values}, "test")
