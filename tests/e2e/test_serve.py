@@ -105,7 +105,9 @@ def test_a_client_that_leaves_is_not_answered_to_the_end(server: Server) -> None
     with server.connect() as leaving:
         leaving.sendall(_head(len(body)) + body)
         _wait(lambda: _metric(server, 'selftaught_running{version="v0"}') > 0)
-    _wait(lambda: _metric(server, 'selftaught_running{version="v0"}') == 0, 5)
+    given_up = 'selftaught_requests_total{path="/v1/chat/completions",status="499"}'
+    _wait(lambda: _metric(server, given_up) > 0)  # answered to the end, it would be counted as a 200
+    _wait(lambda: _metric(server, 'selftaught_running{version="v0"}') == 0)
 
 
 def test_clients_that_are_too_slow_are_hung_up_on(server: Server) -> None:
