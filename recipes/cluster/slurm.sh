@@ -12,7 +12,7 @@ data="${1:?which data? slurm.sh DATA OUT}" out="${2:?which folder? slurm.sh DATA
 shift 2
 # Slurm runs a copy of this file from elsewhere: recipes are looked for where it was submitted.
 recipe="${RECIPE:-${SLURM_SUBMIT_DIR:-$PWD}/recipes/cluster/32b-full.toml}"
-first="$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)"
+first="$(scontrol show hostnames "$SLURM_JOB_NODELIST" | sed -n 1p)"  # head would end before scontrol has said all
 # torchrun starts anew what fails within the job; --requeue does after a node is taken away. Both go on from --resume.
 exec srun torchrun --nnodes "$SLURM_JOB_NUM_NODES" --nproc-per-node "${GPUS:-8}" --max-restarts 3 \
   --rdzv-id "$SLURM_JOB_ID" --rdzv-backend c10d --rdzv-endpoint "$first:${PORT:-29500}" \
